@@ -1,0 +1,47 @@
+// The megalodon dialect: ops, attributes and the differentiation interface.
+#pragma once
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "llvm/ADT/SmallBitVector.h"
+
+#include "dialect/Megalodon/MegalodonDialect.h.inc"
+#include "dialect/Megalodon/MegalodonEnums.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "dialect/Megalodon/MegalodonAttributes.h.inc"
+
+#include "dialect/Megalodon/MegalodonInterfaces.h.inc"
+
+#define GET_OP_CLASSES
+#include "dialect/Megalodon/MegalodonOps.h.inc"
+
+namespace mlir::megalodon {
+
+/// Attributes on arguments and results of entry functions.
+inline constexpr llvm::StringLiteral kNameAttr =
+    "megalodon.name"; ///< StringAttr: checkpoint or invoke name
+inline constexpr llvm::StringLiteral kRoleAttr = "megalodon.role"; ///< RoleAttr
+inline constexpr llvm::StringLiteral kInitAttr =
+    "megalodon.init"; ///< InitAttr, parameters only
+inline constexpr llvm::StringLiteral kDefaultAttr =
+    "megalodon.default"; ///< FloatAttr/IntegerAttr: value of an optional input
+                         ///< when absent
+inline constexpr llvm::StringLiteral kShapeAttr =
+    "megalodon.shape"; ///< DenseI64ArrayAttr: outside shape where it differs
+                       ///< (state k, v)
+/// On functions.
+inline constexpr llvm::StringLiteral kEntryAttr =
+    "megalodon.entry"; ///< StringAttr: "forward", "score", "grad", "train",
+                       ///< "generate"
+/// On modules: the canonical JSON of the config.
+inline constexpr llvm::StringLiteral kConfigAttr = "megalodon.config";
+inline constexpr llvm::StringLiteral kPrecisionAttr =
+    "megalodon.precision"; ///< StringAttr "f32" | "f64"
+
+} // namespace mlir::megalodon

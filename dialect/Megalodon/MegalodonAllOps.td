@@ -1,0 +1,4 @@
+// Every op of the dialect: what mlir-tblgen reads.
+include "dialect/Megalodon/MegalodonOps.td"
+include "dialect/Megalodon/MegalodonGradientOps.td"
+include "dialect/Megalodon/MegalodonOptimizerOps.td"

@@ -1,0 +1,72 @@
+// Registration and verifiers of the plan dialect.
+#include "dialect/Plan/Plan.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/SmallSet.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace mlir::plan;
+
+#include "dialect/Plan/PlanDialect.cpp.inc"
+#include "dialect/Plan/PlanEnums.cpp.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "dialect/Plan/PlanAttributes.cpp.inc"
+
+void PlanDialect::initialize() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "dialect/Plan/PlanAttributes.cpp.inc"
+      >();
+  addOperations<
+#define GET_OP_LIST
+#include "dialect/Plan/PlanOps.cpp.inc"
+      >();
+}
+
+LogicalResult DispatchOp::verify() {
+  // C1
+  if (getTied().size() != getNumResults())
+    return emitOpError() << "expected " << getNumResults()
+                         << " entries in tied, got " << getTied().size();
+  llvm::SmallSet<int64_t, 4> seen;
+  for (auto [index, input] : llvm::enumerate(getTied())) {
+    if (input < 0)
+      continue;
+    if (input >= static_cast<int64_t>(getInputs().size()))
+      return emitOpError() << "result " << index << " is tied to input "
+                           << input << ", but there are " << getInputs().size();
+    if (getInputs()[input].getType() != getResult(index).getType())
+      return emitOpError() << "result " << index << " of type "
+                           << getResult(index).getType()
+                           << " is tied to an input of type "
+                           << getInputs()[input].getType();
+    // C2
+    if (!seen.insert(input).second)
+      return emitOpError() << "input " << input << " is tied twice";
+  }
+  return success();
+}
+
+LogicalResult ProductOp::verify() {
+  // C1
+  if ((getM() < 0) + (getN() < 0) + (getK() < 0) > 1)
+    return emitOpError() << "expected at most one extent of -1, got m="
+                         << getM() << " n=" << getN() << " k=" << getK();
+  // C2
+  if (getTileM() <= 0 || getTileN() <= 0)
+    return emitOpError() << "expected positive tiles, got " << getTileM()
+                         << " x " << getTileN();
+  // C3
+  auto element = [](Value v) {
+    return cast<RankedTensorType>(v.getType()).getElementType();
+  };
+  if (element(getA()) != element(getB()) || element(getA()) != element(getC()))
+    return emitOpError() << "expected one element type, got " << element(getA())
+                         << ", " << element(getB()) << " and "
+                         << element(getC());
+  return success();
+}
+
+#define GET_OP_CLASSES
+#include "dialect/Plan/PlanOps.cpp.inc"

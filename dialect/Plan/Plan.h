@@ -1,0 +1,32 @@
+// The plan dialect: a compiled function before its values have addresses.
+#pragma once
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/IR/SymbolTable.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "dialect/Plan/PlanDialect.h.inc"
+#include "dialect/Plan/PlanEnums.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "dialect/Plan/PlanAttributes.h.inc"
+
+#define GET_OP_CLASSES
+#include "dialect/Plan/PlanOps.h.inc"
+
+namespace mlir::plan {
+inline constexpr llvm::StringLiteral kKernelsModule = "kernels";
+/// On a kernel function: bytes of scratch a worker needs (I64Attr).
+inline constexpr llvm::StringLiteral kScratchAttr = "plan.scratch";
+/// On a kernel function: the op it was made from (StrAttr).
+inline constexpr llvm::StringLiteral kSourceAttr = "plan.source";
+/// On the @kernels module after code generation: the ELF shared object
+/// (DenseElementsAttr of i8).
+inline constexpr llvm::StringLiteral kObjectAttr = "plan.object";
+/// On the first op of the optimizer half of train_step.
+inline constexpr llvm::StringLiteral kUpdateAttr = "plan.update";
+} // namespace mlir::plan

@@ -1,0 +1,75 @@
+// The plan dialect: functions as lists of dispatches, products and calls on tensors. What the plan file holds, still in SSA form.
+#ifndef MEGALODON_PLAN_OPS_TD
+#define MEGALODON_PLAN_OPS_TD
+
+include "mlir/IR/OpBase.td"
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/EnumAttr.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+def Plan_Dialect : Dialect {
+  let name = "plan";
+  let cppNamespace = "::mlir::plan";
+  let summary = "dispatches, products and memory of a compiled function";
+  let description = [{
+    After lowering a function holds only `plan` ops and calls. Values are still tensors; the schedule phase gives each a place in memory.
+    Kernels are functions of the nested module `@kernels`: `(parameters: memref<Nxi64>, workgroup: index, scratch: memref<Sxi8>, buffers...)`.
+  }];
+  let useDefaultAttributePrinterParser = 1;
+}
+
+def Plan_Outer : I32EnumAttr<"Outer", "outer factor of a grid", [I32EnumAttrCase<"One", 0, "one">, I32EnumAttrCase<"Batch", 1, "batch">]> {
+  let cppNamespace = "::mlir::plan";
+  let genSpecializedAttr = 0;
+}
+def Plan_Inner : I32EnumAttr<"Inner", "extent a grid cuts into blocks", [
+    I32EnumAttrCase<"One", 0, "one">, I32EnumAttrCase<"Length", 1, "length">, I32EnumAttrCase<"Tokens", 2, "tokens">]> {
+  let cppNamespace = "::mlir::plan";
+  let genSpecializedAttr = 0;
+}
+
+def Plan_GridAttr : AttrDef<Plan_Dialect, "Grid"> {
+  let mnemonic = "grid";
+  let summary = "number of workgroups: factor * outer * ceil(inner / divisor), of the call's actual batch and length";
+  let parameters = (ins "int64_t":$factor, EnumParameter<Plan_Outer>:$outer, EnumParameter<Plan_Inner>:$inner, "int64_t":$divisor);
+  let assemblyFormat = "`<` $factor `*` $outer `*` $inner `by` $divisor `>`";
+}
+
+class Plan_Op<string mnemonic, list<Trait> traits = []> : Op<Plan_Dialect, mnemonic, traits>;
+
+def Plan_DispatchOp : Plan_Op<"dispatch", [Pure]> {
+  let summary = "runs a kernel over a grid of workgroups";
+  let description = [{
+    The kernel's buffers are the inputs, then the results that are not tied. `tied[i] = j` makes result i the updated input j: the kernel gets one
+    buffer for both; if the input is still needed afterwards, the schedule copies it first. `immediates` follow the four fixed words of the parameter block.
+    `flops` and `bytes` are the work at the compiled shape, for the bench table.
+    C1: tied has one entry a result, -1 or the index of an input of the same type. C2: no input is tied twice. C3: the kernel exists in @kernels and takes inputs + untied results buffers.
+  }];
+  let arguments = (ins SymbolRefAttr:$kernel, Variadic<AnyRankedTensor>:$inputs, Plan_GridAttr:$grid, DenseI64ArrayAttr:$tied,
+                       DefaultValuedAttr<DenseI64ArrayAttr, "{}">:$immediates, F64Attr:$flops, F64Attr:$bytes);
+  let results = (outs Variadic<AnyRankedTensor>:$outputs);
+  let assemblyFormat = "$kernel `grid` `` $grid `(` $inputs `)` attr-dict `:` functional-type($inputs, results)";
+  let hasVerifier = 1;
+}
+
+def Plan_ProductOp : Plan_Op<"product", [Pure]> {
+  let summary = "c = op(a) op(b) by a library, one single-threaded call a tile";
+  let description = [{
+    a [m,k] or with trans_a [k,m]; b [k,n] or with trans_b [n,k]; c [m,n]; row-major, leading dimensions flattened. An extent of -1 is the call's number of tokens.
+    C1: at most one extent is -1. C2: tiles are positive. C3: a, b, c have one element type.
+  }];
+  let arguments = (ins AnyRankedTensor:$a, AnyRankedTensor:$b, UnitAttr:$trans_a, UnitAttr:$trans_b, I64Attr:$m, I64Attr:$n, I64Attr:$k,
+                       I64Attr:$tile_m, I64Attr:$tile_n, StrAttr:$library, F64Attr:$flops, F64Attr:$bytes);
+  let results = (outs AnyRankedTensor:$c);
+  let assemblyFormat = "$a (`transposed` $trans_a^)? `,` $b (`transposed` $trans_b^)? attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 1;
+}
+
+def Plan_UndefinedOp : Plan_Op<"undefined", [Pure]> {
+  let summary = "a tensor of unspecified content, to be updated in place by a dispatch";
+  let results = (outs AnyRankedTensor:$result);
+  let assemblyFormat = "attr-dict `:` type($result)";
+}
+
+#endif
