@@ -1,6 +1,7 @@
-// A Session binds one plan's variables to memory and runs its functions. This is the one door between the
-// command-line tools and the executor.
+// A Session binds one plan's variables to memory and runs its functions. This
+// is the one door between the command-line tools and the executor.
 #pragma once
+#include "runtime/core/ElementType.h"
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -14,10 +15,8 @@ namespace plan {
 class LoadedPlan; // runtime/plan/LoadedPlan.h
 }
 
-/// Element types of host tensors; names and sizes as in safetensors.
-enum class ElementType : uint8_t { F32, F64, I32, I64, BF16, I8 };
-
-/// A named tensor in host memory owned by somebody else. `shape` is the shape of the last or coming call, not the maximum.
+/// A named tensor in host memory owned by somebody else. `shape` is the shape
+/// of the last or coming call, not the maximum.
 struct TensorView {
   std::string name;
   ElementType type;
@@ -36,7 +35,8 @@ struct CallShape {
 enum class Half { All, Compute, Update };
 
 struct SessionOptions {
-  int threads = 0; ///< workers including the caller; 0 = the number of processors
+  int threads =
+      0; ///< workers including the caller; 0 = the number of processors
 };
 
 class Session {
@@ -47,34 +47,42 @@ public:
 
   const plan::LoadedPlan &plan() const;
 
-  /// Index of a function of the plan. Throws Error naming the functions there are.
+  /// Index of a function of the plan. Throws Error naming the functions there
+  /// are.
   size_t function(std::string_view name) const;
   bool hasFunction(std::string_view name) const;
 
-  /// Memory of a variable of a function (parameters and moments are the same memory in all functions), shaped for `shape`.
-  /// Throws Error when the function has no such variable.
-  TensorView variable(size_t function, std::string_view name, CallShape shape = {});
+  /// Memory of a variable of a function (parameters and moments are the same
+  /// memory in all functions), shaped for `shape`. Throws Error when the
+  /// function has no such variable.
+  TensorView variable(size_t function, std::string_view name,
+                      CallShape shape = {});
 
   /// All variables with a role that the function takes or gives.
   std::vector<TensorView> inputs(size_t function, CallShape shape = {});
   std::vector<TensorView> outputs(size_t function, CallShape shape = {});
 
-  /// All parameters of the plan, in the plan's order, and their moments when the plan has them.
+  /// All parameters of the plan, in the plan's order, and their moments when
+  /// the plan has them.
   std::vector<TensorView> parameters();
   std::vector<TensorView> firstMoments();
   std::vector<TensorView> secondMoments();
 
-  /// Sets every state.* variable of the function to a fresh sequence (all zero).
+  /// Sets every state.* variable of the function to a fresh sequence (all
+  /// zero).
   void resetState(size_t function);
 
   /// Sets optional inputs (loss_scale, ...) of the function to their defaults.
   void resetOptionalInputs(size_t function);
 
-  /// Runs a function, or one half of a training step; `accumulate` adds gradients to what earlier microbatches left.
-  /// Parameters must have been filled by the caller. Token ids must have been checked.
-  void run(size_t function, CallShape shape = {}, Half half = Half::All, bool accumulate = false);
+  /// Runs a function, or one half of a training step; `accumulate` adds
+  /// gradients to what earlier microbatches left. Parameters must have been
+  /// filled by the caller. Token ids must have been checked.
+  void run(size_t function, CallShape shape = {}, Half half = Half::All,
+           bool accumulate = false);
 
-  /// Per-command times of the last run when profiling is on: indexed like the function's commands, in seconds.
+  /// Per-command times of the last run when profiling is on: indexed like the
+  /// function's commands, in seconds.
   void setProfiling(bool on);
   const std::vector<double> &commandSeconds() const;
 

@@ -1,0 +1,143 @@
+#include "runtime/core/File.h"
+#include "runtime/core/Error.h"
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+namespace megalodon {
+
+[[noreturn]] static void fail(const std::string &path, const char *action) {
+  throw Error(str(path, ": cannot ", action, ": ", std::strerror(errno)));
+}
+
+MappedFile::MappedFile(std::string path) : filePath(std::move(path)) {
+  int descriptor = ::open(filePath.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0)
+    fail(filePath, "open");
+  struct stat status;
+  bool ok = ::fstat(descriptor, &status) == 0;
+  if (ok && !S_ISREG(status.st_mode)) {
+    ::close(descriptor);
+    throw Error(str(filePath, ": expected a regular file"));
+  }
+  void *mapped = MAP_FAILED;
+  if (ok && status.st_size > 0)
+    mapped = ::mmap(nullptr, size_t(status.st_size), PROT_READ, MAP_PRIVATE,
+                    descriptor, 0);
+  int error = errno;
+  ::close(descriptor);
+  errno = error;
+  if (!ok || (status.st_size > 0 && mapped == MAP_FAILED))
+    fail(filePath, "read");
+  if (status.st_size > 0) {
+    base = static_cast<const std::byte *>(mapped);
+    bytes = size_t(status.st_size);
+  }
+}
+
+MappedFile::MappedFile(MappedFile &&other) noexcept
+    : filePath(std::move(other.filePath)),
+      base(std::exchange(other.base, nullptr)),
+      bytes(std::exchange(other.bytes, 0)) {}
+
+MappedFile::~MappedFile() {
+  if (base)
+    ::munmap(const_cast<std::byte *>(base), bytes);
+}
+
+static std::string folderOf(const std::string &path) {
+  size_t slash = path.rfind('/');
+  if (slash == std::string::npos)
+    return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+void syncFolder(const std::string &folder) {
+  int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0)
+    fail(folder, "open");
+  int result = ::fsync(descriptor);
+  int error = errno;
+  ::close(descriptor);
+  // Some file systems do not sync folders; there the rename is as durable as it
+  // gets.
+  if (result != 0 && error != EINVAL) {
+    errno = error;
+    fail(folder, "sync");
+  }
+}
+
+AtomicFile::AtomicFile(std::string target)
+    : path(std::move(target)),
+      temporary(path + ".tmp." + std::to_string(::getpid())) {
+  descriptor =
+      ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor < 0)
+    fail(path, "write");
+  buffer.reserve(1 << 20);
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor >= 0)
+    ::close(descriptor);
+  if (!temporary.empty())
+    ::unlink(temporary.c_str());
+}
+
+static void writeAll(int descriptor, const char *data, size_t bytes,
+                     const std::string &path) {
+  while (bytes > 0) {
+    ssize_t written = ::write(descriptor, data, bytes);
+    if (written < 0) {
+      if (errno == EINTR)
+        continue;
+      fail(path, "write");
+    }
+    data += written;
+    bytes -= size_t(written);
+  }
+}
+
+void AtomicFile::flush() {
+  writeAll(descriptor, buffer.data(), buffer.size(), path);
+  buffer.clear();
+}
+
+void AtomicFile::write(const void *data, size_t bytes) {
+  if (buffer.size() + bytes > buffer.capacity())
+    flush();
+  if (bytes > buffer.capacity())
+    writeAll(descriptor, static_cast<const char *>(data), bytes, path);
+  else
+    buffer.append(static_cast<const char *>(data), bytes);
+}
+
+void AtomicFile::commit() {
+  flush();
+  if (::fsync(descriptor) != 0)
+    fail(path, "sync");
+  if (::close(std::exchange(descriptor, -1)) != 0)
+    fail(path, "write");
+  if (::rename(temporary.c_str(), path.c_str()) != 0)
+    fail(path, "replace");
+  temporary.clear();
+  syncFolder(folderOf(path));
+}
+
+std::string readText(const std::string &path) {
+  MappedFile file(path);
+  return std::string(reinterpret_cast<const char *>(file.data()), file.size());
+}
+
+void writeText(const std::string &path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+} // namespace megalodon

@@ -1,0 +1,15 @@
+// The subcommands of megalodon-run. Each adds its options to the application
+// and the callback that runs it.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace megalodon {
+
+void addInvoke(CLI::App &app);
+void addInspect(CLI::App &app);
+void addBench(CLI::App &app);
+
+} // namespace megalodon

@@ -1,0 +1,26 @@
+// megalodon-run: executes compiled plans. Each subcommand has its own file.
+#include "runtime/core/Error.h"
+#include "tools/megalodon-run/Commands.h"
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <new>
+
+int main(int argc, char **argv) {
+  CLI::App app{"runs plans compiled by megalodon-opt", "megalodon-run"};
+  app.require_subcommand(1);
+  megalodon::addInvoke(app);
+  megalodon::addInspect(app);
+  megalodon::addBench(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError &error) {
+    return app.exit(error);
+  } catch (const megalodon::Error &error) {
+    std::cerr << "megalodon-run: error: " << error.what() << '\n';
+    return 1;
+  } catch (const std::bad_alloc &) {
+    std::cerr << "megalodon-run: error: out of memory\n";
+    return 1;
+  }
+  return 0;
+}
