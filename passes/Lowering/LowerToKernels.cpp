@@ -1,4 +1,5 @@
-// The lower phase: every megalodon op becomes dispatches of generated kernels or a library product.
+// The lower phase: every megalodon op becomes dispatches of generated kernels
+// or a library product.
 #include "dialect/Megalodon/Megalodon.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -18,7 +19,8 @@ using namespace mlir;
 using namespace mlir::megalodon;
 
 namespace {
-struct LowerToKernels : impl::LowerToKernelsBase<LowerToKernels> {
+struct LowerToKernels
+    : mlir::megalodon::impl::LowerToKernelsBase<LowerToKernels> {
   using LowerToKernelsBase::LowerToKernelsBase;
 
   void runOnOperation() override {
@@ -42,7 +44,8 @@ struct LowerToKernels : impl::LowerToKernelsBase<LowerToKernels> {
 
     // One visit an op is enough: no pattern creates megalodon ops.
     ModuleOp module = getOperation();
-    for (auto function : llvm::make_early_inc_range(module.getOps<func::FuncOp>()))
+    for (auto function :
+         llvm::make_early_inc_range(module.getOps<func::FuncOp>()))
       walkAndApplyPatterns(function, frozen);
 
     if (auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule))
