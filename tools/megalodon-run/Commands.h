@@ -9,7 +9,5 @@ class App;
 namespace megalodon {
 
 void addInvoke(CLI::App &app);
-void addInspect(CLI::App &app);
-void addBench(CLI::App &app);
 
 } // namespace megalodon

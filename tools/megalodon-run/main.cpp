@@ -9,8 +9,6 @@ int main(int argc, char **argv) {
   CLI::App app{"runs plans compiled by megalodon-opt", "megalodon-run"};
   app.require_subcommand(1);
   megalodon::addInvoke(app);
-  megalodon::addInspect(app);
-  megalodon::addBench(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

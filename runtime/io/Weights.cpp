@@ -1,0 +1,130 @@
+#include "runtime/io/Weights.h"
+#include "runtime/core/Error.h"
+#include "runtime/plan/LoadedPlan.h"
+#include <cmath>
+#include <cstring>
+#include <set>
+
+namespace megalodon {
+
+std::string nameList(const std::vector<std::string> &names) {
+  constexpr size_t kShown = 8;
+  std::string text;
+  for (size_t i = 0; i < names.size() && i < kShown; ++i)
+    text += str(i ? ", '" : "'", names[i], "'");
+  if (names.size() > kShown)
+    text += str(" and ", names.size() - kShown, " more");
+  return text;
+}
+
+static std::string positionText(const std::vector<int64_t> &shape,
+                                int64_t element) {
+  std::vector<int64_t> position(shape.size());
+  for (size_t i = shape.size(); i-- > 0; element /= shape[i])
+    position[i] = element % shape[i];
+  return shapeText(position);
+}
+
+int64_t firstNonFinite(const TensorView &tensor) {
+  auto search = [&](auto zero, auto isFinite) -> int64_t {
+    const size_t count = tensor.bytes / sizeof(zero);
+    for (size_t i = 0; i < count; ++i) {
+      std::memcpy(&zero, tensor.data + i * sizeof(zero), sizeof(zero));
+      if (!isFinite(zero))
+        return int64_t(i);
+    }
+    return -1;
+  };
+  switch (tensor.type) {
+  case ElementType::F32:
+    return search(float(0), [](float value) { return std::isfinite(value); });
+  case ElementType::F64:
+    return search(double(0), [](double value) { return std::isfinite(value); });
+  case ElementType::BF16: // an exponent of all ones
+    return search(uint16_t(0),
+                  [](uint16_t bits) { return (bits & 0x7f80) != 0x7f80; });
+  default:
+    return -1;
+  }
+}
+
+void requireFinite(const std::string &path, const TensorView &tensor) {
+  const int64_t element = firstNonFinite(tensor);
+  if (element >= 0)
+    throw Error(str(path, ": tensor '", tensor.name, "': value at ",
+                    positionText(tensor.shape, element), " is not finite"));
+}
+
+void requireIds(const std::string &path, const TensorView &tensor, int64_t size,
+                int64_t ignored) {
+  const size_t width = elementBytes(tensor.type);
+  for (size_t i = 0; i < tensor.bytes / width; ++i) {
+    int32_t narrow;
+    int64_t id;
+    if (tensor.type == ElementType::I32) {
+      std::memcpy(&narrow, tensor.data + i * width, width);
+      id = narrow;
+    } else {
+      std::memcpy(&id, tensor.data + i * width, width);
+    }
+    if ((id < 0 || id >= size) && id != ignored)
+      throw Error(str(path, ": tensor '", tensor.name,
+                      "': expected ids from 0 to ", size - 1, ", got ", id,
+                      " at ", positionText(tensor.shape, int64_t(i))));
+  }
+}
+
+static bool endsWith(const std::string &text, const std::string &end) {
+  return text.size() >= end.size() &&
+         text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+void refuseSurplus(const plan::LoadedPlan &plan, const SafetensorsFile &file,
+                   const std::function<bool(const std::string &)> &accepted) {
+  std::vector<std::string> surplus;
+  for (const StoredTensor &tensor : file.tensors()) {
+    const std::string &name = tensor.name;
+    if (accepted(name) || name == "rope.freqs" ||
+        endsWith(name, ".prior_count") || endsWith(name, ".prior_mean") ||
+        endsWith(name, ".prior_logv"))
+      continue;
+    if (name == "output.output.weight" && accepted("embed.weight")) {
+      const StoredTensor *embedding = file.find("embed.weight");
+      if (embedding && embedding->type == tensor.type &&
+          embedding->shape == tensor.shape &&
+          std::memcmp(embedding->data, tensor.data, tensor.bytes) == 0)
+        continue;
+      throw Error(str(
+          file.path(),
+          ": tensor 'output.output.weight' differs from 'embed.weight', but ",
+          plan.path, " shares them"));
+    }
+    surplus.push_back(name);
+  }
+  if (!surplus.empty())
+    throw Error(str(file.path(), ": expected only tensors that ", plan.path,
+                    " takes, got ", nameList(surplus)));
+}
+
+void readWeights(Session &session, const SafetensorsFile &file) {
+  std::vector<std::string> missing;
+  std::set<std::string> known;
+  const std::vector<TensorView> parameters = session.parameters();
+  for (const TensorView &parameter : parameters) {
+    known.insert(parameter.name);
+    if (!file.find(parameter.name))
+      missing.push_back(parameter.name);
+  }
+  if (!missing.empty())
+    throw Error(str(file.path(), ": expected all parameters of ",
+                    session.plan().path, ", missing ", nameList(missing)));
+  refuseSurplus(session.plan(), file, [&](const std::string &name) {
+    return known.count(name) != 0;
+  });
+  for (const TensorView &parameter : parameters) {
+    file.read(*file.find(parameter.name), parameter);
+    requireFinite(file.path(), parameter);
+  }
+}
+
+} // namespace megalodon
