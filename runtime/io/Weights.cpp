@@ -106,25 +106,31 @@ void refuseSurplus(const plan::LoadedPlan &plan, const SafetensorsFile &file,
                     " takes, got ", nameList(surplus)));
 }
 
-void readWeights(Session &session, const SafetensorsFile &file) {
+void readVariables(const plan::LoadedPlan &plan,
+                   const std::vector<TensorView> &variables,
+                   const SafetensorsFile &file) {
   std::vector<std::string> missing;
   std::set<std::string> known;
-  const std::vector<TensorView> parameters = session.parameters();
-  for (const TensorView &parameter : parameters) {
-    known.insert(parameter.name);
-    if (!file.find(parameter.name))
-      missing.push_back(parameter.name);
+  for (const TensorView &variable : variables) {
+    known.insert(variable.name);
+    if (!file.find(variable.name))
+      missing.push_back(variable.name);
   }
   if (!missing.empty())
-    throw Error(str(file.path(), ": expected all parameters of ",
-                    session.plan().path, ", missing ", nameList(missing)));
-  refuseSurplus(session.plan(), file, [&](const std::string &name) {
+    throw Error(str(file.path(), ": expected all ", variables.size(),
+                    " tensors of ", plan.path, ", missing ",
+                    nameList(missing)));
+  refuseSurplus(plan, file, [&](const std::string &name) {
     return known.count(name) != 0;
   });
-  for (const TensorView &parameter : parameters) {
-    file.read(*file.find(parameter.name), parameter);
-    requireFinite(file.path(), parameter);
+  for (const TensorView &variable : variables) {
+    file.read(*file.find(variable.name), variable);
+    requireFinite(file.path(), variable);
   }
+}
+
+void readWeights(Session &session, const SafetensorsFile &file) {
+  readVariables(session.plan(), session.parameters(), file);
 }
 
 } // namespace megalodon

@@ -11,6 +11,11 @@ namespace megalodon {
 /// that is neither a parameter nor a buffer of the original model's state_dict.
 void readWeights(Session &session, const SafetensorsFile &file);
 
+/// The same for any set of a plan's variables.
+void readVariables(const plan::LoadedPlan &plan,
+                   const std::vector<TensorView> &variables,
+                   const SafetensorsFile &file);
+
 /// Throws Error naming the first surplus tensor. Buffers of the original
 /// model's state_dict (`rope.freqs`, `prior_*`) and, where the plan shares
 /// embeddings, an `output.output.weight` equal to `embed.weight` are not

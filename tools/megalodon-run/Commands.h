@@ -8,6 +8,9 @@ class App;
 
 namespace megalodon {
 
+void addEval(CLI::App &app);
+void addGenerate(CLI::App &app);
 void addInvoke(CLI::App &app);
+void addTrain(CLI::App &app);
 
 } // namespace megalodon

@@ -8,6 +8,9 @@
 int main(int argc, char **argv) {
   CLI::App app{"runs plans compiled by megalodon-opt", "megalodon-run"};
   app.require_subcommand(1);
+  megalodon::addTrain(app);
+  megalodon::addGenerate(app);
+  megalodon::addEval(app);
   megalodon::addInvoke(app);
   try {
     app.parse(argc, argv);

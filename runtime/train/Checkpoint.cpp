@@ -1,0 +1,209 @@
+#include "runtime/train/Checkpoint.h"
+#include "runtime/core/Error.h"
+#include "runtime/core/File.h"
+#include "runtime/core/Sha256.h"
+#include "runtime/io/Weights.h"
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+using namespace megalodon;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+static constexpr int64_t kRecordVersion = 1;
+static constexpr std::string_view kPrefix = "checkpoint-",
+                                  kHiddenPrefix = ".checkpoint-";
+
+/// The step of a checkpoint folder's name, or nothing for other names.
+static std::optional<int64_t> stepOf(const std::string &name) {
+  if (name.size() <= kPrefix.size() || name.size() > kPrefix.size() + 18 ||
+      name.compare(0, kPrefix.size(), kPrefix) != 0 ||
+      name.find_first_not_of("0123456789", kPrefix.size()) != name.npos)
+    return std::nullopt;
+  return std::stoll(name.substr(kPrefix.size()));
+}
+
+static void renameDurably(const fs::path &from, const fs::path &to) {
+  std::error_code code;
+  fs::rename(from, to, code);
+  if (code)
+    throw Error(str(to.string(), ": cannot rename from ", from.string(), ": ",
+                    code.message()));
+  syncFolder(to.parent_path().string());
+}
+
+std::vector<Checkpoint> megalodon::listCheckpoints(const std::string &out) {
+  std::vector<Checkpoint> list;
+  std::error_code code;
+  for (const fs::directory_entry &entry : fs::directory_iterator(out, code))
+    if (std::optional<int64_t> step = stepOf(entry.path().filename().string()))
+      if (fs::exists(entry.path() / kRecordFile))
+        list.push_back({*step, entry.path().string()});
+  if (code)
+    throw Error(str(out, ": cannot list the folder: ", code.message()));
+  std::sort(list.begin(), list.end(),
+            [](auto &a, auto &b) { return a.step < b.step; });
+  return list;
+}
+
+std::optional<Checkpoint> megalodon::newestCheckpoint(const std::string &out) {
+  std::vector<Checkpoint> list = listCheckpoints(out);
+  return list.empty() ? std::nullopt : std::optional(list.back());
+}
+
+void megalodon::removePartialFiles(const std::string &out) {
+  std::vector<fs::path> partial;
+  for (const fs::directory_entry &entry : fs::directory_iterator(out)) {
+    std::string name = entry.path().filename().string();
+    // Hidden folders of checkpoints, and what AtomicFile leaves beside a file.
+    if (name.compare(0, kHiddenPrefix.size(), kHiddenPrefix) == 0 ||
+        name.find(".tmp.") != name.npos)
+      partial.push_back(entry.path());
+  }
+  std::error_code code;
+  for (const fs::path &path : partial)
+    if (fs::remove_all(path, code); code)
+      throw Error(str(path.string(), ": cannot remove: ", code.message()));
+}
+
+void megalodon::removeOldCheckpoints(const std::string &out, int64_t keep) {
+  std::vector<Checkpoint> list = listCheckpoints(out);
+  for (size_t i = 0; keep > 0 && i + keep < list.size(); ++i) {
+    // Renamed first: a kill in the middle of the removal must not leave a
+    // damaged checkpoint under a good name.
+    fs::path removed =
+        fs::path(out) / str(kHiddenPrefix, list[i].step, ".removed");
+    renameDurably(list[i].folder, removed);
+    std::error_code code;
+    fs::remove_all(removed, code);
+    if (code)
+      throw Error(str(removed.string(), ": cannot remove: ", code.message()));
+  }
+}
+
+static std::string digestOf(const json &record) {
+  json body = record;
+  body.erase("digest");
+  std::string text = body.dump();
+  return Sha256::hex(Sha256::of(text.data(), text.size()));
+}
+
+static json describe(const std::string &path) {
+  MappedFile file(path);
+  return {{"bytes", file.size()},
+          {"sha256", Sha256::hex(Sha256::of(file.data(), file.size()))}};
+}
+
+static std::vector<TensorView> moments(Session &session) {
+  std::vector<TensorView> list = session.firstMoments(),
+                          second = session.secondMoments();
+  list.insert(list.end(), second.begin(), second.end());
+  return list;
+}
+
+Checkpoint megalodon::saveCheckpoint(const std::string &out, int64_t step,
+                                     Session &session,
+                                     const std::vector<TensorView> &state,
+                                     json record) {
+  fs::path final = fs::path(out) / str(kPrefix, step),
+           partial = fs::path(out) / str(kHiddenPrefix, step, ".partial");
+  try {
+    fs::create_directory(partial);
+    auto add = [&](const char *name, const std::vector<TensorView> &tensors) {
+      std::string path = (partial / name).string();
+      writeSafetensors(path, tensors);
+      record["files"][name] = describe(path);
+    };
+    add(kModelFile, session.parameters());
+    add(kOptimizerFile, moments(session));
+    if (!state.empty())
+      add(kStateFile, state);
+    record["version"] = kRecordVersion;
+    record["step"] = step;
+    record["digest"] = digestOf(record);
+    writeText((partial / kRecordFile).string(), record.dump(2) + "\n");
+    renameDurably(partial, final);
+  } catch (const std::exception &error) {
+    std::error_code ignored;
+    fs::remove_all(partial, ignored);
+    throw Error(str(final.string(), ": cannot save: ", error.what()));
+  }
+  return {step, final.string()};
+}
+
+json megalodon::readRecord(const std::string &folder) {
+  std::string path = (fs::path(folder) / kRecordFile).string();
+  json record = json::parse(readText(path), nullptr, false);
+  if (!record.is_object())
+    throw Error(str(path, ": expected a JSON object, got something else"));
+  auto version = record.find("version");
+  if (version == record.end() || !version->is_number_integer())
+    throw Error(str(path, ": version: missing"));
+  if (*version != kRecordVersion)
+    throw Error(str(path, ": version: expected ", kRecordVersion, ", got ",
+                    version->dump()));
+  auto digest = record.find("digest");
+  if (digest == record.end() || !digest->is_string())
+    throw Error(str(path, ": digest: missing"));
+  if (std::string expected = digestOf(record); *digest != expected)
+    throw Error(str(path, ": digest: expected ", expected, ", got ",
+                    digest->get<std::string>(), ": the file was altered"));
+  return record;
+}
+
+void megalodon::verifyCheckpointFile(const std::string &folder,
+                                     const json &record,
+                                     const std::string &name) {
+  std::string path = (fs::path(folder) / name).string();
+  const json &expected = record.at("files").at(name);
+  json got = describe(path);
+  for (const char *field : {"bytes", "sha256"})
+    if (expected.at(field) != got.at(field))
+      throw Error(str(path, ": ", field, ": expected ",
+                      expected.at(field).dump(), ", got ", got.at(field).dump(),
+                      ": the file was truncated or altered"));
+}
+
+void megalodon::loadCheckpoint(const std::string &folder, const json &record,
+                               Session &session,
+                               const std::vector<TensorView> &state) {
+  auto load = [&](const char *name, const std::vector<TensorView> &tensors) {
+    if (!record.at("files").contains(name))
+      throw Error(str((fs::path(folder) / kRecordFile).string(),
+                      ": files: missing ", name));
+    verifyCheckpointFile(folder, record, name);
+    readVariables(session.plan(), tensors,
+                  SafetensorsFile((fs::path(folder) / name).string()));
+  };
+  load(kModelFile, session.parameters());
+  load(kOptimizerFile, moments(session));
+  if (!state.empty())
+    load(kStateFile, state);
+}
+
+std::string megalodon::findWeights(const std::string &path) {
+  fs::path place = path;
+  if (!fs::exists(place) && place.filename() == "latest" &&
+      fs::is_directory(place.parent_path()))
+    place = place.parent_path();
+  if (!fs::exists(place))
+    throw Error(str(path, ": no such file or folder"));
+  if (!fs::is_directory(place))
+    return place.string();
+  if (fs::exists(place / kModelFile))
+    return (place / kModelFile).string();
+  if (std::optional<Checkpoint> newest = newestCheckpoint(place.string()))
+    return (fs::path(newest->folder) / kModelFile).string();
+  throw Error(str(path, ": expected ", kModelFile,
+                  " or a checkpoint in this folder, got neither"));
+}
+
+void megalodon::loadWeights(const std::string &path, Session &session) {
+  std::string file = findWeights(path);
+  std::string folder = fs::path(file).parent_path().string();
+  if (fs::path(file).filename() == kModelFile &&
+      fs::exists(fs::path(folder) / kRecordFile))
+    verifyCheckpointFile(folder, readRecord(folder), kModelFile);
+  readWeights(session, SafetensorsFile(file));
+}

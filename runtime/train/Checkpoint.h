@@ -1,0 +1,65 @@
+// Checkpoints of a training run: OUT/checkpoint-<step>/ with weights, moments,
+// carried state and a record of where the run stood. A checkpoint appears whole
+// or not at all.
+#pragma once
+#include "runtime/session.h"
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace megalodon {
+
+inline constexpr const char *kModelFile = "model.safetensors";
+inline constexpr const char *kOptimizerFile = "optimizer.safetensors";
+inline constexpr const char *kStateFile = "state.safetensors";
+inline constexpr const char *kRecordFile = "trainer.json";
+
+struct Checkpoint {
+  int64_t step;
+  std::string folder;
+};
+
+/// The complete checkpoints of a training folder, oldest first.
+std::vector<Checkpoint> listCheckpoints(const std::string &out);
+std::optional<Checkpoint> newestCheckpoint(const std::string &out);
+
+/// Removes what a killed run left half-written or half-removed. The caller
+/// holds the folder's lock.
+void removePartialFiles(const std::string &out);
+
+/// Writes a checkpoint: all files into a hidden folder, each synced, then one
+/// rename. `record` gains the files' digests and its own. Without state there
+/// is no state file. Throws Error, leaving the earlier checkpoints alone.
+Checkpoint saveCheckpoint(const std::string &out, int64_t step,
+                          Session &session,
+                          const std::vector<TensorView> &state,
+                          nlohmann::json record);
+
+/// Deletes all but the `keep` newest (0: none).
+void removeOldCheckpoints(const std::string &out, int64_t keep);
+
+/// Reads trainer.json and checks its version and digest. Throws Error naming
+/// file and field.
+nlohmann::json readRecord(const std::string &folder);
+
+/// Checks size and digest of one of the files a record lists.
+void verifyCheckpointFile(const std::string &folder,
+                          const nlohmann::json &record,
+                          const std::string &name);
+
+/// The safetensors file that `path` means: the file itself, a checkpoint's
+/// model.safetensors, or that of the newest checkpoint of a training folder
+/// (also as FOLDER/latest).
+std::string findWeights(const std::string &path);
+
+/// Fills all parameters from what `path` means. Throws Error naming file and
+/// tensor.
+void loadWeights(const std::string &path, Session &session);
+
+/// Fills parameters, moments and state. Everything is verified; an error names
+/// file and tensor.
+void loadCheckpoint(const std::string &folder, const nlohmann::json &record,
+                    Session &session, const std::vector<TensorView> &state);
+
+} // namespace megalodon

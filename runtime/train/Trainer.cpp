@@ -1,0 +1,418 @@
+#include "runtime/train/Trainer.h"
+#include "runtime/core/Error.h"
+#include "runtime/core/File.h"
+#include "runtime/cpu/Probes.h"
+#include "runtime/generate/Evaluate.h"
+#include "runtime/io/Weights.h"
+#include "runtime/plan/LoadedPlan.h"
+#include "runtime/train/Checkpoint.h"
+#include "runtime/train/Initialize.h"
+#include "runtime/train/Metrics.h"
+#include "runtime/train/Tensors.h"
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <fcntl.h>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sys/file.h>
+#include <unistd.h>
+
+using namespace megalodon;
+using nlohmann::json;
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+/// Holds OUT/lock, so that two runs never write into one folder. The kernel
+/// lets go of it however the process ends.
+class FolderLock {
+public:
+  explicit FolderLock(const fs::path &folder) {
+    std::string path = (folder / "lock").string();
+    descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0)
+      throw Error(str(path, ": cannot open: ", std::strerror(errno)));
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+      ::close(descriptor);
+      throw Error(str(folder.string(),
+                      ": another training run is writing into this folder"));
+    }
+  }
+  ~FolderLock() { ::close(descriptor); }
+  FolderLock(const FolderLock &) = delete;
+  FolderLock &operator=(const FolderLock &) = delete;
+
+private:
+  int descriptor;
+};
+
+volatile std::sig_atomic_t stopSignal = 0;
+
+/// While alive, the first SIGTERM or SIGINT asks the loop to stop; a second one
+/// kills as usual. A file that grows beyond its limit is an error of the write
+/// instead of a deadly signal.
+class SignalGuard {
+public:
+  SignalGuard() {
+    stopSignal = 0;
+    struct sigaction stop = {};
+    stop.sa_handler = [](int signal) { stopSignal = signal; };
+    stop.sa_flags = SA_RESETHAND | SA_RESTART;
+    sigaction(SIGTERM, &stop, &oldTerm);
+    sigaction(SIGINT, &stop, &oldInt);
+    struct sigaction ignore = {};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGXFSZ, &ignore, &oldLimit);
+  }
+  ~SignalGuard() {
+    sigaction(SIGTERM, &oldTerm, nullptr);
+    sigaction(SIGINT, &oldInt, nullptr);
+    sigaction(SIGXFSZ, &oldLimit, nullptr);
+  }
+  SignalGuard(const SignalGuard &) = delete;
+  SignalGuard &operator=(const SignalGuard &) = delete;
+
+private:
+  struct sigaction oldTerm, oldInt, oldLimit;
+};
+
+class Trainer {
+public:
+  Trainer(Session &session, const TrainOptions &options);
+  TrainOutcome run();
+
+private:
+  void verifyOptions() const;
+  void begin();
+  void resumeFrom(const Checkpoint &checkpoint);
+  void step();
+  double compute(int64_t microbatch);
+  void validate();
+  void save();
+  void report(double loss, double gradientNorm, double seconds);
+  json record() const;
+  [[noreturn]] void stopAtNonFinite(const char *what, double value);
+
+  Session &session;
+  TrainOptions options;
+  const plan::LoadedPlan &plan;
+  size_t function;
+  int64_t batch, length;
+  DataSplit split;
+  Corpus corpus;
+  std::optional<Corpus> heldOut;
+  BatchOrder order;
+  fs::path out;
+  std::vector<TensorView> state;
+
+  int64_t current = 0; ///< updates done
+  int64_t saved = -1;  ///< step of the newest checkpoint
+  std::optional<Metrics> metrics;
+  double peakFlops = 0;
+  bool live;
+  int64_t timedSteps = 0;
+  double timedSeconds = 0; ///< training only: neither evaluation nor saving
+};
+
+} // namespace
+
+static DataSplit splitOf(const TrainOptions &options) {
+  std::vector<DataFile> files = listDataFiles(options.data);
+  if (options.validation.empty())
+    return splitDataFiles(files, options.validationFraction);
+  if (options.validationFraction > 0)
+    throw Error("--validation and --validation-fraction: expected one of them, "
+                "got both");
+  return {files, listDataFiles(options.validation)};
+}
+
+static int64_t usableIds(const plan::LoadedPlan &plan) {
+  return std::min(plan.vocabSize, plan.outputSize);
+}
+
+static double seconds(Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+Trainer::Trainer(Session &session, const TrainOptions &given)
+    : session(session), options(given), plan(session.plan()),
+      function(session.function("train_step")),
+      batch(plan.functions[function].batch),
+      length(plan.functions[function].length), split(splitOf(options)),
+      corpus(split.training, options.dataType, usableIds(plan)),
+      order(corpus, options.order, options.seed, batch, length),
+      out(options.out), live(isatty(STDERR_FILENO)) {
+  if (options.schedule.total == 0)
+    options.schedule.total = options.steps;
+  verifyOptions();
+  if (!split.validation.empty())
+    heldOut.emplace(split.validation, options.dataType, usableIds(plan));
+  if (options.order == Order::Stream)
+    for (const TensorView &tensor : session.inputs(function))
+      if (tensor.name.compare(0, 6, "state.") == 0)
+        state.push_back(tensor);
+}
+
+void Trainer::verifyOptions() const {
+  auto atLeast = [](const char *name, int64_t least, int64_t value) {
+    if (value < least)
+      throw Error(str(name, ": expected at least ", least, ", got ", value));
+  };
+  atLeast("--steps", 1, options.steps);
+  atLeast("--accumulate", 1, options.accumulate);
+  atLeast("--save-every", 0, options.saveEvery);
+  atLeast("--keep", 0, options.keep);
+  atLeast("--log-every", 1, options.logEvery);
+  atLeast("--eval-every", 0, options.evalEvery);
+  atLeast("--eval-tokens", 0, options.evalTokens);
+  options.schedule.verify();
+  if (options.out.empty())
+    throw Error("--out: expected a folder, got nothing");
+  if (options.evalEvery > 0 && split.validation.empty())
+    throw Error("--eval-every: expected validation data: give --validation or "
+                "--validation-fraction");
+  if (options.evalEvery > 0 && !session.hasFunction("score"))
+    throw Error(str(plan.path, ": --eval-every needs the function score: "
+                               "compile with --entry=train:...,score:..."));
+}
+
+json Trainer::record() const {
+  const Schedule &schedule = options.schedule;
+  const char *kinds[] = {"linear", "cosine", "constant"};
+  return {{"seed", options.seed},
+          {"order", options.order == Order::Stream ? "stream" : "random"},
+          {"batch", batch},
+          {"length", length},
+          {"accumulate", options.accumulate},
+          {"data",
+           {{"tokens", corpus.size()},
+            {"fingerprint", str(std::hex, corpus.fingerprint())}}},
+          {"next_call", current * options.accumulate},
+          {"model", {{"config", plan.config}, {"precision", plan.precision}}},
+          {"plan", plan.digest},
+          {"schedule",
+           {{"kind", kinds[static_cast<int>(schedule.kind)]},
+            {"lr", schedule.peak},
+            {"warmup", schedule.warmup},
+            {"total_steps", schedule.total},
+            {"lr_init_ratio", schedule.initRatio},
+            {"lr_end_ratio", schedule.endRatio},
+            {"cycles", schedule.cycles}}}};
+}
+
+void Trainer::resumeFrom(const Checkpoint &checkpoint) {
+  json found = readRecord(checkpoint.folder), wanted = record();
+  std::string file = (fs::path(checkpoint.folder) / kRecordFile).string();
+  if (found.at("step") != checkpoint.step)
+    throw Error(str(file, ": step: expected ", checkpoint.step,
+                    " (the folder's name), got ", found.at("step").dump()));
+  // What decides which tokens come next must be the same, else "resume" would
+  // silently train something else.
+  for (const char *field :
+       {"model", "seed", "order", "batch", "length", "accumulate", "data"})
+    if (found.at(field) != wanted.at(field))
+      throw Error(str(file, ": ", field, ": expected ", wanted.at(field).dump(),
+                      " as this command says, got ", found.at(field).dump()));
+  for (const char *field : {"plan", "schedule"})
+    if (found.at(field) != wanted.at(field))
+      std::fprintf(stderr,
+                   "note: %s: %s: was %s, is now %s: the run continues, but "
+                   "not as it would have without the change\n",
+                   file.c_str(), field, found.at(field).dump().c_str(),
+                   wanted.at(field).dump().c_str());
+  loadCheckpoint(checkpoint.folder, found, session, state);
+  current = saved = checkpoint.step;
+  std::fprintf(stderr, "resumed from %s\n", checkpoint.folder.c_str());
+}
+
+void Trainer::begin() {
+  session.resetState(function);
+  session.resetOptionalInputs(function);
+  removePartialFiles(options.out);
+  std::optional<Checkpoint> newest = newestCheckpoint(options.out);
+  if (newest && !options.resume)
+    throw Error(
+        str(newest->folder,
+            " exists: continue it with --resume or choose another --out"));
+  if (newest) {
+    resumeFrom(*newest);
+  } else {
+    if (options.weights.empty())
+      initializeParameters(session, options.seed);
+    else
+      loadWeights(options.weights, session);
+    for (const auto &moments :
+         {session.firstMoments(), session.secondMoments()})
+      for (const TensorView &tensor : moments)
+        std::memset(tensor.data, 0, tensor.bytes);
+  }
+  metrics.emplace((out / "metrics.jsonl").string(), current);
+}
+
+void Trainer::stopAtNonFinite(const char *what, double value) {
+  std::string culprit;
+  auto search = [&](const TensorView &tensor) {
+    int64_t element = culprit.empty() ? firstNonFinite(tensor) : -1;
+    if (element >= 0)
+      culprit = str(": tensor '", tensor.name, "' is not finite: got ",
+                    loadNumber(tensor, element), " at element ", element);
+  };
+  // A loss can only come from bad parameters or state; a gradient norm from bad
+  // gradients, and the update has spread it already.
+  bool beforeUpdate = std::string_view(what) == "loss";
+  if (beforeUpdate) {
+    for (const TensorView &tensor : session.parameters())
+      search(tensor);
+    for (const TensorView &tensor : session.inputs(function))
+      search(tensor);
+  }
+  for (const plan::Variable &variable : plan.variables)
+    if (variable.role == plan::Role::Gradient && variable.parameter >= 0)
+      try {
+        search(session.variable(function, variable.name));
+      } catch (const Error &) {
+        continue; // a gradient of another function
+      }
+  throw Error(str("step ", current + 1, ": ", what,
+                  ": expected a finite number, got ", value, culprit,
+                  saved < 0 ? std::string("; nothing was saved")
+                            : str("; the last checkpoint is of step ", saved)));
+}
+
+double Trainer::compute(int64_t microbatch) {
+  int64_t call = current * options.accumulate + microbatch;
+  auto ids = [&](const char *name) {
+    return reinterpret_cast<int32_t *>(session.variable(function, name).data);
+  };
+  order.read(call, ids("tokens"), ids("targets"));
+  if (order.startsFresh(call))
+    session.resetState(function);
+  session.run(function, {}, Half::Compute, microbatch > 0);
+  double loss = loadNumber(session.variable(function, "loss"), 0);
+  if (!std::isfinite(loss))
+    stopAtNonFinite("loss", loss);
+  return loss;
+}
+
+void Trainer::step() {
+  Clock::time_point start = Clock::now();
+  storeNumber(session.variable(function, "step"), 0,
+              static_cast<double>(current + 1));
+  storeNumber(session.variable(function, "lr"), 0,
+              options.schedule.rate(current));
+  if (options.accumulate > 1)
+    storeNumber(session.variable(function, "loss_scale"), 0,
+                1.0 / static_cast<double>(options.accumulate));
+  double loss = 0;
+  for (int64_t i = 0; i < options.accumulate; ++i)
+    loss += compute(i) / static_cast<double>(options.accumulate);
+  session.run(function, {}, Half::Update);
+  double gradientNorm = loadNumber(session.variable(function, "grad_norm"), 0);
+  if (!std::isfinite(gradientNorm))
+    stopAtNonFinite("gradient norm", gradientNorm);
+  double took = seconds(Clock::now() - start);
+  ++current;
+  ++timedSteps;
+  timedSeconds += took;
+  report(loss, gradientNorm, took);
+}
+
+void Trainer::report(double loss, double gradientNorm, double took) {
+  double tokens = static_cast<double>(batch * length * options.accumulate);
+  double flops = plan.functions[function].modelFlops *
+                 static_cast<double>(options.accumulate);
+  double rate = options.schedule.rate(current - 1),
+         share = flops / took / peakFlops;
+  int64_t resident = residentBytes();
+  metrics->add({{"step", current},
+                {"loss", loss},
+                {"grad_norm", gradientNorm},
+                {"lr", rate},
+                {"seconds", took},
+                {"tokens_per_second", tokens / took},
+                {"peak_share", share},
+                {"resident_bytes", resident}});
+  bool last = current == options.steps;
+  if (!live && current % options.logEvery != 0 && !last)
+    return;
+  auto eta =
+      static_cast<int64_t>(timedSeconds / static_cast<double>(timedSteps) *
+                           static_cast<double>(options.steps - current));
+  std::fprintf(stderr,
+               "%sstep %lld/%lld  loss %.4f  %.0f tokens/s  %.1f%% of peak  "
+               "%lld MiB  eta %lld:%02lld:%02lld%s",
+               live ? "\r\033[K" : "", static_cast<long long>(current),
+               static_cast<long long>(options.steps), loss, tokens / took,
+               100 * share, static_cast<long long>(resident >> 20),
+               static_cast<long long>(eta / 3600),
+               static_cast<long long>(eta / 60 % 60),
+               static_cast<long long>(eta % 60), live && !last ? "" : "\n");
+}
+
+void Trainer::validate() {
+  EvaluateOptions evaluation;
+  evaluation.maxTokens = options.evalTokens;
+  Evaluation result = evaluate(session, *heldOut, evaluation);
+  metrics->add({{"step", current},
+                {"validation_loss", result.mean()},
+                {"validation_tokens", result.tokens}});
+  std::fprintf(stderr, "%sstep %lld  validation loss %.4f over %lld tokens\n",
+               live ? "\r\033[K" : "", static_cast<long long>(current),
+               result.mean(), static_cast<long long>(result.tokens));
+}
+
+void Trainer::save() {
+  if (saved == current)
+    return;
+  metrics->sync();
+  saveCheckpoint(options.out, current, session, state, record());
+  saved = current;
+  removeOldCheckpoints(options.out, options.keep);
+  writeText((out / "loss.svg").string(), metrics->curve());
+}
+
+TrainOutcome Trainer::run() {
+  std::error_code code;
+  fs::create_directories(out, code);
+  if (code)
+    throw Error(
+        str(options.out, ": cannot create the folder: ", code.message()));
+  FolderLock lock(out);
+  SignalGuard signals;
+  begin();
+  ThreadPool pool(session.threads());
+  cpu::MachineLimits limits = cpu::measureMachine(pool);
+  peakFlops =
+      plan.precision == "f64" ? limits.flops64PerSecond : limits.flopsPerSecond;
+  std::fprintf(stderr,
+               "training on %lld tokens of %zu files, %lld rows of %lld "
+               "tokens, %lld parameters\n",
+               static_cast<long long>(corpus.size()), split.training.size(),
+               static_cast<long long>(batch), static_cast<long long>(length),
+               static_cast<long long>(plan.parameterCount()));
+  while (current < options.steps && stopSignal == 0) {
+    step();
+    bool last = current == options.steps;
+    if (options.evalEvery > 0 && (current % options.evalEvery == 0 || last))
+      validate();
+    if (last || (options.saveEvery > 0 && current % options.saveEvery == 0))
+      save();
+  }
+  if (current >= options.steps)
+    return TrainOutcome::Finished;
+  save();
+  std::fprintf(
+      stderr,
+      "%sstopped by %s after step %lld, saved; continue with --resume\n",
+      live ? "\n" : "", stopSignal == SIGTERM ? "SIGTERM" : "SIGINT",
+      static_cast<long long>(current));
+  return TrainOutcome::Interrupted;
+}
+
+TrainOutcome megalodon::train(Session &session, const TrainOptions &options) {
+  return Trainer(session, options).run();
+}
