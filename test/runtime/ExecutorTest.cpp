@@ -1,0 +1,157 @@
+// Runs the hand-built plan: kernels, products, copies, state, halves of a step;
+// the same bits for any number of threads.
+#include "runtime/core/Error.h"
+#include "runtime/cpu/OneDnn.h"
+#include "test/runtime/TestPlan.h"
+#include <cmath>
+#include <cstring>
+
+using namespace megalodon;
+using namespace megalodon::test;
+
+static float *floats(const TensorView &view) {
+  return reinterpret_cast<float *>(view.data);
+}
+
+static void fill(const TensorView &view, float phase) {
+  for (size_t i = 0; i < view.bytes / 4; ++i)
+    floats(view)[i] = std::sin(phase + 0.37f * float(i));
+}
+
+/// out of `forward` for a call of this shape.
+static std::vector<float> forward(int threads, CallShape shape) {
+  Session session(loadPlan(), {threads});
+  const size_t function = session.function("forward");
+  fill(session.parameters()[0], 0.1f);
+  fill(session.variable(function, "in", shape), 0.7f);
+  session.run(function, shape);
+  const TensorView out = session.variable(function, "out", shape);
+  return {floats(out), floats(out) + out.bytes / 4};
+}
+
+TEST(Executor, MatchesTheNaiveResult) {
+  for (CallShape shape :
+       {CallShape{2, 16}, CallShape{1, 16}, CallShape{2, 5}, CallShape{1, 1}}) {
+    const std::vector<float> got = forward(2, shape);
+    ASSERT_EQ(got.size(), size_t(shape.batch * shape.length * 8));
+    for (int64_t token = 0; token < shape.batch * shape.length; ++token)
+      for (int64_t n = 0; n < 8; ++n) {
+        double want = 0;
+        for (int64_t k = 0; k < 8; ++k)
+          want += (3.0 * std::sin(0.7f + 0.37f * float(token * 8 + k)) + 1.0) *
+                  std::sin(0.1f + 0.37f * float(n * 8 + k));
+        EXPECT_NEAR(got[size_t(token * 8 + n)], want, 1e-5);
+      }
+  }
+}
+
+TEST(Executor, ThreadsChangeNothing) {
+  const std::vector<float> one = forward(1, {2, 16});
+  for (int threads : {2, 3, 4})
+    EXPECT_EQ(std::memcmp(one.data(), forward(threads, {2, 16}).data(),
+                          one.size() * 4),
+              0)
+        << threads;
+}
+
+TEST(Executor, StateIsCarriedPerRow) {
+  Session session(loadPlan(), {2});
+  const size_t function = session.function("forward");
+  session.run(function, {2, 16});
+  session.run(function, {1, 3});
+  const auto *count = reinterpret_cast<const int64_t *>(
+      session.variable(function, "state.count").data);
+  EXPECT_EQ(count[0], 19);
+  EXPECT_EQ(count[1], 16);
+  session.resetState(function);
+  EXPECT_EQ(count[0], 0);
+  EXPECT_EQ(session.variable(function, "state.count", {1, 3}).shape,
+            std::vector<int64_t>{1});
+}
+
+TEST(Executor, HalvesAndAccumulation) {
+  Session session(loadPlan(), {2});
+  const size_t function = session.function("step");
+  const TensorView in = session.variable(function, "in"),
+                   gradient = session.variable(function, "grad.bias");
+  for (size_t i = 0; i < in.bytes / 4; ++i)
+    floats(in)[i] = 1.0f;
+  float *bias = floats(session.variable(function, "bias"));
+  session.run(function, {}, Half::Compute, false);
+  session.run(function, {}, Half::Compute, true);
+  EXPECT_EQ(floats(gradient)[3], 64.0f);
+  EXPECT_EQ(bias[3], 0.0f);
+  session.run(function, {}, Half::Update);
+  EXPECT_EQ(bias[3], -64.0f);
+  session.run(function);
+  EXPECT_EQ(floats(gradient)[7], 32.0f);
+  EXPECT_EQ(bias[7], -96.0f);
+  EXPECT_EQ(bias, floats(session.parameters()[1]))
+      << "parameters are one memory for all functions";
+}
+
+TEST(Executor, OptionalInputsHaveDefaults) {
+  Session session(loadPlan(), {1});
+  const size_t function = session.function("step");
+  float *scale = floats(session.variable(function, "loss_scale"));
+  EXPECT_EQ(*scale, 0.25f);
+  *scale = 1;
+  session.resetOptionalInputs(function);
+  EXPECT_EQ(*scale, 0.25f);
+}
+
+TEST(Executor, RefusesWrongCalls) {
+  Session session(loadPlan(), {1});
+  EXPECT_ERROR(
+      session.function("none"),
+      "test.plan: the plan has no function 'none', only 'forward', 'step'");
+  EXPECT_ERROR(session.run(0, {3, 16}),
+               "function 'forward': batch: expected between 1 and 2, got 3");
+  EXPECT_ERROR(session.run(0, {2, 17}),
+               "length: expected between 1 and 16, got 17");
+  EXPECT_ERROR(session.run(1, {2, 8}),
+               "function 'step': length: expected exactly 16, got 8");
+  EXPECT_ERROR(session.variable(0, "bias"),
+               "function 'forward' has no variable 'bias'");
+  EXPECT_ERROR(Session(loadPlan(), {-1}),
+               "expected between 0 and 1024 threads, got -1");
+}
+
+TEST(Executor, RefusesAnObjectWithoutTheKernel) {
+  Damage damage;
+  damage.symbol = "absent";
+  EXPECT_ERROR(Session(loadPlan(damage), {1}),
+               "kernel 'absent' is not in the plan's object");
+}
+
+TEST(Executor, ProfilesEachCommand) {
+  Session session(loadPlan(), {1});
+  session.setProfiling(true);
+  session.run(0);
+  EXPECT_EQ(session.commandSeconds().size(), 5u);
+}
+
+TEST(OneDnn, AllTranspositionsMatchTheNaiveProduct) {
+  const int64_t m = 7, n = 9, k = 5;
+  std::vector<float> a(size_t(m * k)), b(size_t(k * n));
+  for (size_t i = 0; i < a.size(); ++i)
+    a[i] = std::sin(float(i));
+  for (size_t i = 0; i < b.size(); ++i)
+    b[i] = std::cos(float(i));
+  for (bool transA : {false, true})
+    for (bool transB : {false, true})
+      for (float beta : {0.0f, 1.0f}) {
+        std::vector<float> c(size_t(m * n), 2.0f);
+        cpu::OneDnn::get().product(transA, transB, m, n, k, a.data(),
+                                   transA ? m : k, b.data(), transB ? k : n,
+                                   beta, c.data(), n);
+        for (int64_t i = 0; i < m; ++i)
+          for (int64_t j = 0; j < n; ++j) {
+            double want = 2.0 * beta;
+            for (int64_t x = 0; x < k; ++x)
+              want += double(a[size_t(transA ? x * m + i : i * k + x)]) *
+                      b[size_t(transB ? j * k + x : x * n + j)];
+            EXPECT_NEAR(c[size_t(i * n + j)], want, 1e-5);
+          }
+      }
+}

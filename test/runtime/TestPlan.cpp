@@ -1,0 +1,123 @@
+#include "test/runtime/TestPlan.h"
+#include "runtime/core/Error.h"
+#include "runtime/core/File.h"
+#include "runtime/plan/PlanFile.h"
+
+namespace megalodon::test {
+
+using namespace plan::fb;
+using plan::fb::ElementType; // rather than the one of host tensors
+
+std::vector<uint8_t> buildPlan(const Damage &damage) {
+  flatbuffers::FlatBufferBuilder builder;
+  auto variable = [&](const char *name, ElementType type, Role role,
+                      std::vector<int64_t> shape, Dynamic dynamic,
+                      int parameter = -1, bool optional = false,
+                      double value = 0) {
+    return CreateVariableDirect(builder, name, type, role, &shape, dynamic, 0,
+                                parameter, optional, value);
+  };
+  const std::vector<flatbuffers::Offset<Variable>> variables = {
+      variable("w", ElementType::F32, Role::Parameter, {8, 8}, Dynamic::None),
+      variable("in", ElementType::F32, Role::Input, {2, 16, 8},
+               Dynamic::BatchLength),
+      variable("out", ElementType::F32, Role(damage.role),
+               {damage.outShape0, 16, 8}, Dynamic::BatchLength),
+      variable("state.count", ElementType::I64, Role::State, {2},
+               Dynamic::Batch),
+      variable("grad.bias", ElementType::F32, Role::Gradient, {8},
+               Dynamic::None, 5),
+      variable("bias", ElementType::F32, Role::Parameter, {8}, Dynamic::None),
+      variable("loss_scale", ElementType::F32, Role::Input, {}, Dynamic::None,
+               -1, true, 0.25)};
+  const std::vector<flatbuffers::Offset<Kernel>> kernels = {
+      CreateKernelDirect(builder, damage.symbol, damage.scratchBytes),
+      CreateKernelDirect(builder, "gather"),
+      CreateKernelDirect(builder, "advance"),
+      CreateKernelDirect(builder, "update")};
+
+  auto dispatch = [&](uint32_t kernel, std::vector<uint32_t> args,
+                      std::vector<int64_t> immediates, const Grid &grid) {
+    auto operation = CreateDispatchDirect(builder, kernel, &args, &immediates,
+                                          damage.grid ? &grid : nullptr);
+    return CreateCommandDirect(builder, Operation::Dispatch, operation.Union());
+  };
+  auto command = [&](Operation type, auto operation) {
+    return CreateCommandDirect(builder, type, operation.Union());
+  };
+
+  // forward. Buffers: 0 in, 1 arena (3 in + 1), 2 w, 3 arena product, 4 out, 5
+  // state.count
+  const std::vector<flatbuffers::Offset<Buffer>> forwardBuffers = {
+      CreateBuffer(builder, 1, 0, 1024),
+      CreateBuffer(builder, -1, 0, 1024),
+      CreateBuffer(builder, 0, 0, 256),
+      CreateBuffer(builder, -1, damage.arenaOffset, 1024),
+      CreateBuffer(builder, 2, 0, 1024),
+      CreateBuffer(builder, 3, 0, 16)};
+  const std::vector<flatbuffers::Offset<Command>> forwardCommands = {
+      dispatch(damage.kernel, {damage.argument, 1}, {3},
+               Grid(1, damage.divisor, Outer::One, Inner::Tokens)),
+      command(Operation::Product,
+              CreateProductDirect(builder, damage.productA, 2, 3, false, true,
+                                  -1, damage.productN, 8, damage.tileM, 5,
+                                  false, damage.library)),
+      command(Operation::CopyStart,
+              CreateCopyStart(builder, 3, 4, damage.copyBytes,
+                              Dynamic::BatchLength, 7)),
+      dispatch(2, {5}, {}, Grid(1, 1, Outer::Batch, Inner::One)),
+      command(Operation::Wait, CreateWait(builder, damage.waitEvent))};
+  const std::vector<uint32_t> forwardInputs = {0, 1, 3},
+                              forwardOutputs = {damage.outputVariable, 3};
+
+  // step. Buffers: 0 in, 1 grad.bias, 2 bias
+  const std::vector<flatbuffers::Offset<Buffer>> stepBuffers = {
+      CreateBuffer(builder, 1, 0, 1024), CreateBuffer(builder, 4, 0, 32),
+      CreateBuffer(builder, 5, 0, 32)};
+  const std::vector<flatbuffers::Offset<Command>> stepCommands = {
+      dispatch(1, {0, 1}, {}, Grid(8, 1, Outer::One, Inner::One)),
+      dispatch(3, {2, 1}, {}, Grid(8, 1, Outer::One, Inner::One))};
+  const std::vector<uint32_t> stepInputs = {1, 5, 6}, stepOutputs = {5};
+
+  const std::vector<flatbuffers::Offset<Function>> functions = {
+      CreateFunctionDirect(builder, "forward", &forwardInputs, &forwardOutputs,
+                           2, 16, false, &forwardBuffers, 2048,
+                           &forwardCommands, uint32_t(forwardCommands.size())),
+      CreateFunctionDirect(builder, "step", &stepInputs, &stepOutputs, 2, 16,
+                           true, &stepBuffers, 0, &stepCommands,
+                           damage.updateBegin)};
+  std::vector<flatbuffers::Offset<flatbuffers::String>> features;
+  for (const std::string &name : damage.cpuFeatures)
+    features.push_back(builder.CreateString(name));
+  const std::string code =
+      damage.object ? readText(TEST_KERNELS) : std::string();
+  const std::vector<uint8_t> object(code.begin(), code.end());
+  FinishPlanBuffer(builder, CreatePlanDirect(builder, "test", "{}", "megalodon",
+                                             "f32", damage.target, "native",
+                                             &features, 8, 8, 4, 1, &variables,
+                                             &kernels, &functions, &object));
+  return plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(),
+                        damage.features);
+}
+
+std::shared_ptr<const plan::LoadedPlan> loadPlan(const Damage &damage) {
+  const std::vector<uint8_t> bytes = buildPlan(damage);
+  return plan::LoadedPlan::parse("test.plan", bytes.data(), bytes.size());
+}
+
+std::string messageOf(const std::function<void()> &body) {
+  try {
+    body();
+  } catch (const Error &error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string temporaryPath(const std::string &name) {
+  return testing::TempDir() +
+         testing::UnitTest::GetInstance()->current_test_info()->name() + "." +
+         name;
+}
+
+} // namespace megalodon::test

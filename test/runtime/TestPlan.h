@@ -1,0 +1,53 @@
+// Builds small plans by hand, so that the loader and the executor can be tested
+// without the compiler.
+#pragma once
+#include "runtime/plan/LoadedPlan.h"
+#include "runtime/plan/Plan_generated.h"
+#include "runtime/session.h"
+#include <functional>
+#include <gtest/gtest.h>
+
+namespace megalodon::test {
+
+/// The schema's object form of the test plan; a test may damage it before
+/// sealing.
+///
+/// Variables: 0 w [8, 8] parameter, 1 in [B, L, 8] input, 2 out [B, L, 8], 3
+/// state.count i64 [B], 4 grad.w [8] (persistent), 5 bias [8] parameter, 6
+/// loss_scale optional input. Functions: `forward` (any shape up to B = 2, L =
+/// 16): out = copy of
+/// ((3 in + 1) w); `step` (exact): grad.w = column sums of in, then bias -=
+/// grad.w.
+struct Damage {
+  int64_t outShape0 = 2;
+  uint32_t kernel = 0, argument = 0, outputVariable = 2, productA = 1,
+           updateBegin = 1, waitEvent = 7;
+  int64_t divisor = 4, productN = 8, tileM = 3;
+  uint64_t arenaOffset = 1024, copyBytes = 32, scratchBytes = 256;
+  int8_t role = int8_t(plan::fb::Role::Output);
+  const char *symbol = "scale", *library = "onednn", *target = "cpu";
+  std::vector<std::string> cpuFeatures;
+  bool object = true, grid = true;
+  uint64_t features = 1;
+};
+
+/// A plan file's bytes.
+std::vector<uint8_t> buildPlan(const Damage &damage = {});
+
+std::shared_ptr<const plan::LoadedPlan> loadPlan(const Damage &damage = {});
+
+/// The message of the Error that body() throws; empty when it throws none.
+std::string messageOf(const std::function<void()> &body);
+
+/// A path in the test's temporary folder.
+std::string temporaryPath(const std::string &name);
+
+} // namespace megalodon::test
+
+#define EXPECT_ERROR(statement, text)                                          \
+  do {                                                                         \
+    const std::string message =                                                \
+        megalodon::test::messageOf([&] { statement; });                        \
+    EXPECT_NE(message.find(text), std::string::npos)                           \
+        << "message: '" << message << "'";                                     \
+  } while (false)
