@@ -5,6 +5,9 @@ include(TableGen)
 include(AddLLVM)
 include(AddMLIR)
 
+# mlir_tablegen takes its search path from the directory property.
+include_directories(SYSTEM ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
+
 # Everything that sees MLIR headers links this.
 add_library(MegalodonMLIR INTERFACE)
 target_include_directories(MegalodonMLIR SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})

@@ -1,5 +1,6 @@
-// Builds one kernel (loops over vectors and memrefs, outlined into @kernels) and the plan.dispatch that runs it.
-// Every lowering of a megalodon op that is not a library product goes through this class.
+// Builds one kernel (loops over vectors and memrefs, outlined into @kernels)
+// and the plan.dispatch that runs it. Every lowering of a megalodon op that is
+// not a library product goes through this class.
 #pragma once
 #include "dialect/Plan/Plan.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -10,7 +11,8 @@
 
 namespace mlir::megalodon {
 
-/// Choices that hold for a whole compilation. Filled from the command line of megalodon-opt (passes/Pipeline/Options.h).
+/// Choices that hold for a whole compilation. Filled from the command line of
+/// megalodon-opt (passes/Pipeline/Options.h).
 struct LoweringOptions {
   /// Bytes of the widest vector register of the CPU compiled for: 16, 32 or 64.
   unsigned vectorBytes = 64;
@@ -18,20 +20,25 @@ struct LoweringOptions {
   unsigned vectorRegisters = 32;
   /// CEMA form: "auto", "sequential" or "two-level".
   std::string cema = "auto";
-  /// Products: "auto" (oneDNN for f32, generated tiles for f64), "onednn" or "generated".
+  /// Products: "auto" (oneDNN for f32, generated tiles for f64), "onednn" or
+  /// "generated".
   std::string gemm = "auto";
-  /// Cores the cost rules assume; never changes results, only which form is chosen.
+  /// Cores the cost rules assume; never changes results, only which form is
+  /// chosen.
   unsigned cores = 2;
 };
 
 /// How a kernel sees a tensor's buffer.
 enum class View {
-  Plain, ///< memref of the tensor's shape; only right when no leading dimension shrinks at run time
-  Rows,  ///< the leading dimensions [B, L] (or [B, L, ...]) of an activation merged: memref<(B*L) x rest>
+  Plain, ///< memref of the tensor's shape; only right when no leading dimension
+         ///< shrinks at run time
+  Rows,  ///< the leading dimensions [B, L] (or [B, L, ...]) of an activation
+         ///< merged: memref<(B*L) x rest>
   Flat   ///< memref<number of elements>
 };
 
-/// Number of workgroups: factor * outer * ceil(inner / divisor), of the call's actual sizes.
+/// Number of workgroups: factor * outer * ceil(inner / divisor), of the call's
+/// actual sizes.
 struct Grid {
   int64_t factor = 1;
   plan::Outer outer = plan::Outer::One;
@@ -41,26 +48,33 @@ struct Grid {
 
 /// Usage:
 ///   KernelBuilder k(rewriter, options, op, "silu");
-///   Value x = k.read(op.getX(), View::Rows), y = k.write(op.getType(), View::Rows);
-///   k.loop(...){ ... }                                // body; `k.b` is the builder inside the kernel
-///   rewriter.replaceOp(op, k.finish({.inner = plan::Inner::Tokens, .divisor = 32}, flops, bytes));
+///   Value x = k.read(op.getX(), View::Rows), y = k.write(op.getType(),
+///   View::Rows); k.loop(...){ ... }                                // body;
+///   `k.b` is the builder inside the kernel rewriter.replaceOp(op,
+///   k.finish({.inner = plan::Inner::Tokens, .divisor = 32}, flops, bytes));
 class KernelBuilder {
 public:
-  KernelBuilder(PatternRewriter &rewriter, const LoweringOptions &options, Operation *source, StringRef name);
+  KernelBuilder(PatternRewriter &rewriter, const LoweringOptions &options,
+                Operation *source, StringRef name);
 
-  //===-- Arguments ---------------------------------------------------------------------------------------------------===//
+  //===-- Arguments
+  //---------------------------------------------------------------------------------------------------===//
   /// A buffer the kernel only reads.
   Value read(Value tensor, View view = View::Plain);
-  /// A buffer the kernel writes; becomes the dispatch's next result. Its content before the dispatch is undefined.
+  /// A buffer the kernel writes; becomes the dispatch's next result. Its
+  /// content before the dispatch is undefined.
   Value write(Type tensorType, View view = View::Plain);
-  /// A buffer the kernel reads and writes; becomes the dispatch's next result, tied to `tensor`.
+  /// A buffer the kernel reads and writes; becomes the dispatch's next result,
+  /// tied to `tensor`.
   Value update(Value tensor, View view = View::Plain);
-  /// Per-worker scratch, 64-byte aligned, shifted by `skewBytes` (so that two scratch arrays do not meet in one cache set).
+  /// Per-worker scratch, 64-byte aligned, shifted by `skewBytes` (so that two
+  /// scratch arrays do not meet in one cache set).
   Value scratch(ArrayRef<int64_t> shape, Type element, int64_t skewBytes = 0);
   /// A number that differs between dispatches of one kernel (index type).
   Value immediate(int64_t value);
 
-  //===-- The call's sizes and this workgroup (index type) ---------------------------------------------------------------===//
+  //===-- The call's sizes and this workgroup (index type)
+  //---------------------------------------------------------------===//
   Value workgroup() const { return workgroupValue; }
   Value batch();
   Value length();
@@ -68,48 +82,63 @@ public:
   /// i1: whether the call adds gradients to those of earlier microbatches.
   Value accumulating();
 
-  //===-- Small builders -------------------------------------------------------------------------------------------------===//
+  //===-- Small builders
+  //-------------------------------------------------------------------------------------------------===//
   ImplicitLocOpBuilder b;
 
   Value index(int64_t value);
   Value constant(double value, Type elementOrVector);
-  Value add(Value x, Value y), sub(Value x, Value y), mul(Value x, Value y), div(Value x, Value y); // float or index (div: unsigned)
-  Value rem(Value x, Value y);                                                                          // index
-  Value min(Value x, Value y), max(Value x, Value y);                                                   // index (unsigned) or float (no NaN)
+  Value add(Value x, Value y), sub(Value x, Value y), mul(Value x, Value y),
+      div(Value x, Value y);   // float or index (div: unsigned)
+  Value rem(Value x, Value y); // index
+  Value min(Value x, Value y),
+      max(Value x, Value y); // index (unsigned) or float (no NaN)
   Value fma(Value x, Value y, Value z);
   Value less(Value x, Value y); ///< index, unsigned
   Value ceilDiv(Value x, int64_t divisor);
   Value select(Value condition, Value x, Value y);
-  Value toFloat(Value x, Type type);  ///< extend or truncate a float scalar or vector to the element type `type`
+  Value toFloat(Value x, Type type); ///< extend or truncate a float scalar or
+                                     ///< vector to the element type `type`
   Value intToFloat(Value x, Type type);
 
-  /// scf.for; the first form has no carried values, the second returns the carried values.
+  /// scf.for; the first form has no carried values, the second returns the
+  /// carried values.
   void loop(Value from, Value to, int64_t step, function_ref<void(Value)> body);
-  SmallVector<Value> loop(Value from, Value to, int64_t step, ValueRange carried, function_ref<SmallVector<Value>(Value, ValueRange)> body);
-  void when(Value condition, function_ref<void()> then, function_ref<void()> otherwise = nullptr);
+  SmallVector<Value>
+  loop(Value from, Value to, int64_t step, ValueRange carried,
+       function_ref<SmallVector<Value>(Value, ValueRange)> body);
+  void when(Value condition, function_ref<void()> then,
+            function_ref<void()> otherwise = nullptr);
 
   /// Lanes of a vector of this element type, and the vector type.
   int64_t lanes(Type element) const;
   VectorType vectorType(Type element) const;
-  /// Visits 0, W, 2W, ... < n (n static, W lanes). `mask` is null for whole vectors and a constant mask for the last, partial one.
-  void forLanes(int64_t n, Type element, function_ref<void(Value index, Value mask)> body);
+  /// Visits 0, W, 2W, ... < n (n static, W lanes). `mask` is null for whole
+  /// vectors and a constant mask for the last, partial one.
+  void forLanes(int64_t n, Type element,
+                function_ref<void(Value index, Value mask)> body);
   /// The same with carried values.
-  SmallVector<Value> forLanes(int64_t n, Type element, ValueRange carried, function_ref<SmallVector<Value>(Value index, Value mask, ValueRange)> body);
-  /// Vector load and store of lanes(element) elements at the indices; masked lanes load 0 and are not stored.
+  SmallVector<Value>
+  forLanes(int64_t n, Type element, ValueRange carried,
+           function_ref<SmallVector<Value>(Value index, Value mask, ValueRange)>
+               body);
+  /// Vector load and store of lanes(element) elements at the indices; masked
+  /// lanes load 0 and are not stored.
   Value load(Value memref, ValueRange indices, Value mask = {});
   void store(Value vector, Value memref, ValueRange indices, Value mask = {});
   /// Scalars.
   Value loadScalar(Value memref, ValueRange indices);
   void storeScalar(Value value, Value memref, ValueRange indices);
-  Value splat(Value scalar);          ///< scalar to vector
-  Value sum(Value vector);            ///< horizontal, fixed order
-  Value maximum(Value vector);        ///< horizontal
+  Value splat(Value scalar);   ///< scalar to vector
+  Value sum(Value vector);     ///< horizontal, fixed order
+  Value maximum(Value vector); ///< horizontal
   /// Elementwise on scalars or vectors.
   Value exp(Value x), log(Value x), sqrt(Value x), sigmoid(Value x);
 
   const LoweringOptions &getOptions() const { return options; }
 
-  /// Ends the kernel and creates the dispatch; returns its results in the order of write()/update() calls.
+  /// Ends the kernel and creates the dispatch; returns its results in the order
+  /// of write()/update() calls.
   SmallVector<Value> finish(const Grid &grid, double flops, double bytes);
 
 private:
@@ -125,7 +154,9 @@ private:
   Value parameters, workgroupValue, scratchValue;
   int64_t scratchBytes = 0;
   SmallVector<Value> inputs;
-  SmallVector<Value> inputArguments, outputArguments; // block arguments, sorted into inputs then untied results at the end
+  SmallVector<Value> inputArguments,
+      outputArguments; // block arguments, sorted into inputs then untied
+                       // results at the end
   SmallVector<Type> resultTypes;
   SmallVector<int64_t> tied;
   SmallVector<int64_t> immediates;
