@@ -39,10 +39,9 @@ def check_op(report, case, v, meta):
     inputs, want = below("in.", v), below("out.", v)
     op, eps = meta["op"], meta.get("eps")
     if op == "cema":
-        parameters = [inputs[name] for name in ("alpha", "delta", "theta", "gamma", "omega")]
         h0 = inputs.get("h0", np.zeros((meta["B"], meta["D"], meta["N"], 2)))
-        y, h = ref.cema(inputs["x"], *parameters, h0)
-        p, q, g = ref.cema_coefficients(*parameters[:4])
+        p, q, g = ref.cema_coefficients(*(inputs[name] for name in ("alpha", "delta", "theta", "gamma")))
+        y, h = ref.cema(inputs["x"], p, q, g, inputs["omega"], h0)
         pair = lambda z: np.stack([z.real, z.imag], -1)
         got = {"y": y, "hT": h, "p": p, "q": pair(q), "gamma_scaled": pair(g)}
         del want["kernel"]
@@ -62,12 +61,13 @@ def check_op(report, case, v, meta):
         q, k = ref.normalized_qk(inputs["z"], inputs["gamma"], inputs["beta"], meta["heads"], eps)
         got = {"q": q, "k": k}
     elif op == "chunk_attention":
-        chunk, B, H = meta["chunk"], meta["B"], meta["H"]
+        chunk, B, H, count = meta["chunk"], meta["B"], meta["H"], np.full(meta["B"], meta["pos0"])
         caches = [padded(inputs.get(name, np.zeros((B, 0, H, meta[d]))), chunk) for name, d in (("k_cache", "dz"), ("v_cache", "dv"))]
-        y, k, v_cache = ref.chunk_attention(inputs["q"], inputs["k"], inputs["v"], np.full(B, meta["pos0"]), *caches, chunk, meta["base"])
+        positions = ref.chunk_positions(count, meta["S"], chunk)
+        q, k, value = ref.rotary(inputs["q"], positions, meta["base"]), ref.rotary(inputs["k"], positions, meta["base"]), inputs["v"]
         rows = (meta["pos0"] + meta["S"]) % chunk
-        # A chunk that this call neither opened nor continued leaves nothing: the golden caches are then empty too.
-        got = {"y": y, "k_cache": k[:, :rows], "v_cache": v_cache[:, :rows]}
+        got = {"y": ref.chunk_attention(q, k, value, *caches, count, chunk), "k_cache": ref.cache_append(caches[0], k, count, chunk)[:, :rows],
+               "v_cache": ref.cache_append(caches[1], value, count, chunk)[:, :rows]}
     elif op == "cross_entropy":
         nll = ref.cross_entropy(inputs["logits"], inputs["targets"])
         kept = (inputs["targets"] != meta["ignore_index"]).sum()
@@ -117,7 +117,8 @@ def check_carry(report, case, v, meta):
 def check_gradients(report, case, config, params, tokens, targets, state, want):
     for name in differences.one_of_each_kind(want, seed=case):
         sample = differences.sample(want[name], 1, seed=case + name)
-        got = differences.entries(config, params, tokens, targets, state, name, sample)
+        directions = differences.unit_vectors(want[name].size, sample)
+        got = differences.of_model(config, params, tokens, targets, state, name, directions)
         report.compare(case, f"difference of {name}", got, want[name].reshape(-1)[sample],
                        differences.TOLERANCE, np.abs(want[name]).max(), differences.FLOOR)
 

@@ -32,26 +32,28 @@ def one_of_each_kind(names, seed):
     return [members[zlib.crc32((seed + kind).encode()) % len(members)] for kind, members in kinds.items()]
 
 
-def along(config, params, tokens, targets, state, name, directions):
-    """d loss / d(tensor `name`) along each row of directions [K, size]; `name` is a parameter or `state.<...>`."""
-    tensor = state[name] if name.startswith("state.") else params[name]
+def along(function, tensor, directions):
+    """Derivatives of `function` at `tensor` along each row of directions [K, size].
+
+    function maps variants [V, *tensor.shape] of the tensor to V numbers.
+    """
     steps = np.array(STEPS)[:, None] * OFFSETS
     moves = (directions[:, None, :] * steps.reshape(-1, 1)).reshape(-1, *tensor.shape)
-    losses = []
-    for begin in range(0, len(moves), MAX_VARIANTS):
-        variants = tensor + moves[begin:begin + MAX_VARIANTS]
-        if name.startswith("state."):
-            losses.append(ref.loss(config, params, tokens, targets, {**state, name: variants}))
-        else:
-            losses.append(ref.loss(config, {**params, name: variants[:, None]}, tokens, targets, state))
-    estimates = np.concatenate(losses).reshape(-1, len(STEPS), len(OFFSETS)) @ WEIGHTS / np.array(STEPS)
+    values = [function(tensor + moves[begin:begin + MAX_VARIANTS]) for begin in range(0, len(moves), MAX_VARIANTS)]
+    estimates = np.concatenate(values).reshape(-1, len(STEPS), len(OFFSETS)) @ WEIGHTS / np.array(STEPS)
     best = np.abs(np.diff(estimates)).argmin(-1) + 1
     return np.take_along_axis(estimates, best[:, None], 1)[:, 0]
 
 
-def entries(config, params, tokens, targets, state, name, indices):
-    """The gradient of tensor `name` at some flat indices."""
-    tensor = state[name] if name.startswith("state.") else params[name]
-    directions = np.zeros((len(indices), tensor.size))
+def unit_vectors(size, indices):
+    """One direction for each flat index."""
+    directions = np.zeros((len(indices), size))
     directions[np.arange(len(indices)), indices] = 1.0
-    return along(config, params, tokens, targets, state, name, directions)
+    return directions
+
+
+def of_model(config, params, tokens, targets, state, name, directions):
+    """d loss / d(tensor `name`) of a model along directions; `name` is a parameter or `state.<...>`."""
+    if name.startswith("state."):
+        return along(lambda variants: ref.loss(config, params, tokens, targets, {**state, name: variants}), state[name], directions)
+    return along(lambda variants: ref.loss(config, {**params, name: variants[:, None]}, tokens, targets, state), params[name], directions)

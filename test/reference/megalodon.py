@@ -156,9 +156,8 @@ def cema_coefficients(alpha, delta, theta, gamma):
     return p, q, g
 
 
-def cema(x, alpha, delta, theta, gamma, omega, h):
+def cema(x, p, q, g, omega, h):
     """Complex exponential moving average of x [..., B, L, D] from the state h [..., B, D, N, 2]. Returns y and h after the call."""
-    p, q, g = cema_coefficients(alpha, delta, theta, gamma)
     hidden = h[..., 0] + 1j * h[..., 1]
     outputs = []
     for t in range(x.shape[-2]):
@@ -177,38 +176,45 @@ def normalized_qk(z, gamma, beta, heads, eps):
 
 
 def rotary(x, positions, base):
-    """Rotates adjacent pairs of x [..., L, H, d] by position * base^(-2j/d); positions [L]."""
+    """Rotates adjacent pairs of x [..., L, H, d] by position * base^(-2j/d); positions [L] or [B, L]."""
     d = x.shape[-1]
-    angle = positions[:, None, None] * base ** (-np.arange(0, d, 2) / d)
+    angle = positions[..., None, None] * base ** (-np.arange(0, d, 2) / d)
     even, odd = x[..., 0::2], x[..., 1::2]
-    rotated = np.empty_like(x)
-    rotated[..., 0::2] = even * np.cos(angle) - odd * np.sin(angle)
-    rotated[..., 1::2] = even * np.sin(angle) + odd * np.cos(angle)
-    return rotated
+    rotated = np.stack([even * np.cos(angle) - odd * np.sin(angle), even * np.sin(angle) + odd * np.cos(angle)], -1)
+    return rotated.reshape(x.shape)
 
 
-def chunk_attention(q, k, v, count, k_cache, v_cache, chunk, base):
-    """q, k [..., B, L, H, dz] unrotated, v [..., B, L, H, dv]; caches [..., B, C, H, d] hold count mod C rows of the open chunk.
+def chunk_positions(count, length, chunk):
+    """Position in its chunk of every token of a call, [B, L]."""
+    return (count[:, None] + np.arange(length)) % chunk
 
-    A token sees the tokens of its own chunk up to itself. Returns y and the caches after the call, zero beyond the open chunk.
+
+def chunk_attention(q, k, v, k_cache, v_cache, count, chunk):
+    """q, k [..., B, L, H, dz] rotated, v [..., B, L, H, dv]; caches [..., B, C, H, d] hold count mod C rows of the open chunk.
+
+    A token sees the tokens of its own chunk up to itself, whether they came with this call or with an earlier one.
     """
     rows = []
     for b, start in enumerate(count % chunk):
         row_q, row_k, row_v, cached_k, cached_v = (x[..., b, :, :, :] for x in (q, k, v, k_cache, v_cache))
-        length = row_q.shape[-3]
-        position = np.arange(start, start + length)
-        queries = rotary(row_q, position % chunk, base)
-        keys = append(cached_k, rotary(row_k, position % chunk, base), start)
-        values = append(cached_v, row_v, start)
-        key_position = np.arange(start + length)
+        keys, values = append(cached_k, row_k, start), append(cached_v, row_v, start)
+        position = np.arange(start, start + row_q.shape[-3])
+        key_position = np.arange(keys.shape[-3])
         visible = (key_position <= position[:, None]) & (key_position // chunk == position[:, None] // chunk)
-        scores = np.where(visible, np.einsum("...qhd,...khd->...hqk", queries, keys), -np.inf)
+        scores = np.where(visible, np.einsum("...qhd,...khd->...hqk", row_q, keys), -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        y = np.einsum("...hqk,...khd->...qhd", weights, values)
-        closed = (start + length) // chunk * chunk
-        rows.append((y, open_chunk(keys, closed, chunk), open_chunk(values, closed, chunk)))
-    return tuple(np.stack(parts, -4) for parts in zip(*rows))
+        rows.append(np.einsum("...hqk,...khd->...qhd", weights, values))
+    return np.stack(rows, -4)
+
+
+def cache_append(cache, new, count, chunk):
+    """The cache of the open chunk after a call with rows `new` [..., B, L, H, d]; zero beyond the open chunk."""
+    rows = []
+    for b, start in enumerate(count % chunk):
+        both = append(cache[..., b, :, :, :], new[..., b, :, :, :], start)
+        rows.append(open_chunk(both, both.shape[-3] // chunk * chunk, chunk))
+    return np.stack(rows, -4)
 
 
 def append(cache, new, start):
@@ -226,22 +232,25 @@ def open_chunk(x, closed, chunk):
 
 def gated_attention(config, params, x, state, trace):
     """Params and state without the prefix of the layer. Returns x plus the block, and the new state of the layer."""
-    eps, heads = config.norm_eps, config.num_heads
+    eps, heads, chunk = config.norm_eps, config.num_heads, config.chunk_size
     per_head = lambda u: u.reshape(*u.shape[:-1], heads, -1)
+    positions = chunk_positions(state["count"], x.shape[-2], chunk)
     xt, count, mean, var = timestep_norm(x, params["timenorm.weight"], params["timenorm.bias"], state["count"], state["mean"],
                                          state["var"], config.norm_num_groups, eps)
-    u, h = cema(xt, *(params["cema." + name] for name in ("alpha", "delta", "theta", "gamma", "omega")), state["h"])
+    coefficients = cema_coefficients(*(params["cema." + name] for name in ("alpha", "delta", "theta", "gamma")))
+    u, h = cema(xt, *coefficients, params["cema.omega"], state["h"])
     mx = rms_norm(u, params.get("rmsnorm.weight"), eps)
     z = linear(mx, params["wz.weight"], params["wz.bias"])
     q, k = normalized_qk(z, params["gamma"], params["beta"], heads, eps)
     v = silu(linear(xt, params["wv.weight"], params["wv.bias"]))
     r = silu(linear(mx, params["wr.weight"], params["wr.bias"]))
-    a, k_cache, v_cache = chunk_attention(per_head(q), per_head(k), per_head(v), state["count"], state["k"], state["v"],
-                                          config.chunk_size, config.rope_base)
+    queries, keys = (rotary(per_head(u), positions, config.rope_base) for u in (q, k))
+    a = chunk_attention(queries, keys, per_head(v), state["k"], state["v"], state["count"], chunk)
     a = a.reshape(*a.shape[:-2], -1)
     y = x + linear(mx, params["wh1.weight"], params["wh1.bias"]) + linear(a * r, params["wh2.weight"])
     trace.update(timenorm=xt, cema=u, mx=mx, z=z, q=q, k=k, v=v, r=r, attn=a, mega=y)
-    return y, {"count": count, "mean": mean, "var": var, "h": h, "k": k_cache, "v": v_cache}
+    return y, {"count": count, "mean": mean, "var": var, "h": h, "k": cache_append(state["k"], keys, state["count"], chunk),
+               "v": cache_append(state["v"], per_head(v), state["count"], chunk)}
 
 
 def feed_forward(config, params, y, x):
