@@ -1,0 +1,632 @@
+"""Every op of the dialect as the numerics tests see it: its reference, how to write it and its gradient in IR, and random inputs.
+
+An Op has
+  weights      inputs without batch dimension (parameters); states: inputs with a batch but no token dimension
+  double       inputs that are always f64
+  exact        true: runs only at the compiled shape
+  cotangents   outputs which take part in the gradient, differentiable: inputs whose gradient the gradient op gives
+  random       yields (label, attributes, inputs); activations begin with [B, L]
+  reference    outputs from inputs; inputs may carry leading axes as in the reference (weights [V, 1, ...], others [V, B, ...])
+  build        adds the forward ops, and with cotangents the gradient ops, to a function; returns outputs and gradients by name
+  comparable   the part of an output that is specified
+"""
+import numpy as np
+
+import megalodon as ref
+
+# (B, L, scale of the other extents): ones, primes, more than a vector and not a multiple of it.
+SIZES = {"one": (1, 1, 1), "prime": (3, 7, 13), "wide": (2, 19, 37)}
+EPS = 1e-5
+
+
+def of(value):
+    """Type of a value, for a result like it."""
+    return (value.shape, value.element)
+
+
+def split_heads(x, heads):
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def merge_heads(x):
+    return x.reshape(*x.shape[:-2], -1)
+
+
+class Op:
+    weights, states, double, differentiable, cotangents, exact = (), (), (), (), (), False
+
+    def comparable(self, name, value, inputs, attributes):
+        return value
+
+
+class Embedding(Op):
+    weights, differentiable, cotangents = ("weight",), ("weight",), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            tokens = rng.integers(0, size, (B, L)).astype(np.int32)
+            yield label, {"scale": 1.0 if label == "prime" else 2.5}, {"tokens": tokens, "weight": rng.normal(size=(size, 2 * size + 1))}
+
+    def reference(self, v, a):
+        return {"y": ref.embedding(v["weight"], v["tokens"]) * a["scale"]}
+
+    def build(self, f, v, a, cot):
+        y = f.op("embedding", [v["tokens"], v["weight"]], [(v["tokens"].shape + v["weight"].shape[1:], f.precision)], **a)
+        return {"y": y}, cot and {"weight": f.op("embedding_grad", [v["tokens"], cot["y"]], [of(v["weight"])], **a)}
+
+
+class Linear(Op):
+    weights, differentiable, cotangents = ("weight", "bias"), ("x", "weight", "bias"), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in {**SIZES, "square": (2, 64, 64), "tiles": (1, 131, 70)}.items():
+            rows, columns = (size, size + 2)
+            inputs = {"x": rng.normal(size=(B, L, columns)), "weight": rng.normal(size=(rows, columns)) / np.sqrt(columns)}
+            yield label, {}, inputs
+            yield label + "_bias", {}, {**inputs, "bias": rng.normal(size=rows)}
+        yield "rows", {}, {"x": rng.normal(size=(3, 17)), "weight": rng.normal(size=(29, 17))}
+
+    def reference(self, v, a):
+        return {"y": ref.linear(v["x"], v["weight"], v.get("bias"))}
+
+    def build(self, f, v, a, cot):
+        x, weight, bias = v["x"], v["weight"], v.get("bias")
+        y = f.op("linear", [x, weight, bias], [(x.shape[:-1] + weight.shape[:1], f.precision)])
+        if not cot:
+            return {"y": y}, None
+        gradients = {"x": f.op("linear_grad_input", [cot["y"], weight], [of(x)]),
+                     "weight": f.op("linear_grad_weight", [cot["y"], x], [of(weight)])}
+        if bias:
+            gradients["bias"] = f.op("linear_grad_bias", [cot["y"]], [of(bias)])
+        return {"y": y}, gradients
+
+
+class TimestepNorm(Op):
+    weights, differentiable = ("weight", "bias"), ("x", "weight", "bias", "mean", "var")
+    cotangents, states = ("y", "new_mean", "new_var"), ("count", "mean", "var")
+
+    def random(self, rng):
+        shapes = {"one": (1, 1, 2, 1), "prime": (3, 7, 26, 13), "wide": (2, 19, 74, 2), "long": (2, 150, 24, 3), "group3": (1, 9, 45, 15)}
+        for label, (B, L, D, G) in shapes.items():
+            count = rng.integers(0, 50, B)
+            count[0] = 0 if label != "long" else 10**6
+            yield label, {"eps": EPS}, {
+                "x": rng.normal(0.5, 2.0, (B, L, D)), "weight": rng.normal(size=D), "bias": rng.normal(size=D), "count": count,
+                "mean": rng.normal(size=(B, G)) * (count[:, None] > 0), "var": rng.uniform(0.5, 2.0, (B, G)) * (count[:, None] > 0)}
+
+    def reference(self, v, a):
+        y, count, mean, var = ref.timestep_norm(v["x"], v["weight"], v["bias"], v["count"], v["mean"], v["var"], v["mean"].shape[-1], a["eps"])
+        return {"y": y, "new_count": count, "new_mean": mean, "new_var": var}
+
+    def build(self, f, v, a, cot):
+        x, weight, bias, count, mean, var = (v[name] for name in ("x", "weight", "bias", "count", "mean", "var"))
+        running = (x.shape[:2] + mean.shape[1:], f.precision)
+        y, new_count, new_mean, new_var, running_mean, running_rstd = f.op(
+            "timestep_norm", [x, weight, bias, count, mean, var], [of(x), of(count), of(mean), of(var), running, running], **a)
+        outputs = {"y": y, "new_count": new_count, "new_mean": new_mean, "new_var": new_var}
+        if not cot:
+            return outputs, None
+        ends = [cot.get("new_mean"), cot.get("new_var")]
+        groups = [1, *(int(end is not None) for end in ends), 1, 1, 1, 1, 1]
+        gradients = f.op("timestep_norm_grad", [cot["y"], *ends, x, weight, count, running_mean, running_rstd],
+                         [of(x), of(weight), of(bias), of(mean), of(var)], operand_groups=groups)
+        return outputs, dict(zip(("x", "weight", "bias", "mean", "var"), gradients))
+
+
+class CemaCoefficients(Op):
+    weights, differentiable, cotangents = ("alpha", "delta", "theta", "gamma"), ("alpha", "delta", "theta", "gamma"), ("p", "q", "g")
+    double = ("cot.p", "cot.q", "cot.g")
+
+    def random(self, rng):
+        for label, (D, N) in {"one": (1, 1), "prime": (13, 7), "wide": (37, 16)}.items():
+            yield label, {}, {"alpha": rng.normal(size=(D, N, 1)), "delta": rng.normal(size=(D, N, 1)),
+                              "theta": rng.normal(-1, 1, (D, 1, 1)), "gamma": rng.normal(size=(D, N, 2))}
+
+    def reference(self, v, a):
+        p, q, g = ref.cema_coefficients(v["alpha"], v["delta"], v["theta"], v["gamma"])
+        return {"p": p, "q": np.stack([q.real, q.imag], -1), "g": np.stack([g.real, g.imag], -1)}
+
+    def build(self, f, v, a, cot):
+        alpha, delta, theta, gamma = (v[name] for name in self.weights)
+        D, N = alpha.shape[:2]
+        p, q, g = f.op("cema_coefficients", [alpha, delta, theta, gamma], [((D, N), "f64"), ((D, N, 2), "f64"), ((D, N, 2), "f64")])
+        outputs = {"p": p, "q": q, "g": g}
+        if not cot:
+            return outputs, None
+        gradients = f.op("cema_coefficients_grad", [cot["p"], cot["q"], cot["g"], alpha, delta, theta],
+                         [of(alpha), of(delta), of(theta), of(gamma)])
+        return outputs, dict(zip(self.differentiable, gradients))
+
+
+def build_cema(f, x, p, q, g, omega, h, block, cot):
+    """cema and cema_grad; gradients by the names of the operands."""
+    block_states = ((-(-x.shape[1] // block),) + h.shape, f.precision)
+    y, new_h, states = f.op("cema", [x, p, q, g, omega, h], [of(x), of(h), block_states], block=block)
+    if not cot:
+        return {"y": y, "new_h": new_h}, None
+    gradients = f.op("cema_grad", [cot["y"], cot.get("new_h"), x, p, q, g, omega, states],
+                     [of(x), of(p), of(q), of(g), of(omega), of(h)], block=block)
+    return {"y": y, "new_h": new_h}, dict(zip(("x", "p", "q", "g", "omega", "h"), gradients))
+
+
+class Cema(Op):
+    weights, states, double = ("p", "q", "g", "omega"), ("h",), ("p", "q", "g")
+    differentiable, cotangents = ("x", "p", "q", "g", "omega", "h"), ("y", "new_h")
+
+    def random(self, rng):
+        shapes = {"one": (1, 1, 1, 1, 8), "prime": (3, 7, 13, 5, 3), "wide": (2, 37, 35, 16, 16), "block": (1, 32, 16, 4, 8),
+                  "long": (1, 300, 9, 8, 64), "rows": (5, 11, 33, 2, 64)}
+        for label, (B, L, D, N, block) in shapes.items():
+            radius, phase = rng.uniform(0.3, 0.999, (D, N)), rng.uniform(0, 2 * np.pi, (D, N))
+            yield label, {"block": block}, {
+                "x": rng.normal(size=(B, L, D)), "p": rng.uniform(0.1, 0.9, (D, N)),
+                "q": np.stack([radius * np.cos(phase), radius * np.sin(phase)], -1), "g": rng.normal(size=(D, N, 2)),
+                "omega": rng.normal(size=(D, 1)), "h": rng.normal(size=(B, D, N, 2))}
+
+    def reference(self, v, a):
+        q, g = (v[name][..., 0] + 1j * v[name][..., 1] for name in ("q", "g"))
+        y, h = ref.cema(v["x"], v["p"], q, g, v["omega"], v["h"])
+        return {"y": y, "new_h": h}
+
+    def build(self, f, v, a, cot):
+        return build_cema(f, *(v[name] for name in self.differentiable), a["block"], cot)
+
+
+class CemaOfLogits(Op):
+    """The two CEMA ops together, as in a layer."""
+    weights, states = ("alpha", "delta", "theta", "gamma", "omega"), ("h",)
+    differentiable, cotangents = ("x", "alpha", "delta", "theta", "gamma", "omega", "h"), ("y", "new_h")
+
+    def random(self, rng):
+        return ()
+
+    def reference(self, v, a):
+        y, h = ref.cema(v["x"], *ref.cema_coefficients(*(v[name] for name in self.weights[:4])), v["omega"], v["h"])
+        return {"y": y, "new_h": h}
+
+    def build(self, f, v, a, cot):
+        logits = CemaCoefficients()
+        coefficients, _ = logits.build(f, v, {}, None)
+        outputs, gradients = build_cema(f, v["x"], *coefficients.values(), v["omega"], v["h"], a["block"], cot)
+        if not cot:
+            return outputs, None
+        alpha, delta, theta, gamma = (v[name] for name in self.weights[:4])
+        of_logits = f.op("cema_coefficients_grad", [*(gradients.pop(name) for name in ("p", "q", "g")), alpha, delta, theta],
+                         [of(alpha), of(delta), of(theta), of(gamma)])
+        return outputs, {**gradients, **dict(zip(self.weights, of_logits))}
+
+
+class RmsNorm(Op):
+    weights, differentiable, cotangents = ("weight",), ("x", "weight"), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            x = rng.normal(size=(B, L, size))
+            yield label, {"eps": EPS}, {"x": x}
+            yield label + "_affine", {"eps": EPS}, {"x": x, "weight": rng.normal(size=size)}
+
+    def reference(self, v, a):
+        return {"y": ref.rms_norm(v["x"], v.get("weight"), a["eps"])}
+
+    def build(self, f, v, a, cot):
+        x, weight = v["x"], v.get("weight")
+        y = f.op("rms_norm", [x, weight], [of(x)], **a)
+        gradients = cot and f.op("rms_norm_grad", [cot["y"], x, weight], [of(x), weight and of(weight)], **a)
+        return {"y": y}, gradients and dict(zip(self.differentiable, gradients))
+
+
+class LayerNorm(Op):
+    weights, differentiable, cotangents = ("weight", "bias"), ("x", "weight", "bias"), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in {**SIZES, "one": (1, 1, 2)}.items():
+            x = rng.normal(2.0, 1.0, (B, L, size))
+            yield label, {"eps": EPS}, {"x": x}
+            yield label + "_affine", {"eps": EPS}, {"x": x, "weight": rng.normal(size=size), "bias": rng.normal(size=size)}
+
+    def reference(self, v, a):
+        return {"y": ref.layer_norm(v["x"], v.get("weight"), v.get("bias"), a["eps"])}
+
+    def build(self, f, v, a, cot):
+        return build_layer_norm(f, v["x"], v.get("weight"), v.get("bias"), a["eps"], cot)
+
+
+def build_layer_norm(f, x, weight, bias, eps, cot):
+    affine = int(weight is not None)
+    y = f.op("layer_norm", [x, weight, bias], [of(x)], operand_groups=[1, affine, affine], eps=eps)
+    if not cot:
+        return {"y": y}, None
+    gradients = f.op("layer_norm_grad", [cot["y"], x, weight], [of(x), weight and of(weight), bias and of(bias)],
+                     result_groups=[1, affine, affine], eps=eps)
+    return {"y": y}, dict(zip(("x", "weight", "bias"), gradients))
+
+
+class NormalizedQK(Op):
+    weights, differentiable, cotangents = ("gamma", "beta"), ("z", "gamma", "beta"), ("q", "k")
+
+    def random(self, rng):
+        for label, (B, L, heads, dz) in {"one": (1, 1, 1, 2), "prime": (3, 7, 3, 10), "wide": (2, 19, 2, 38)}.items():
+            Z = heads * dz
+            yield label, {"heads": heads, "eps": EPS}, {"z": rng.normal(size=(B, L, Z)), "gamma": rng.normal(size=(2, Z)),
+                                                        "beta": rng.normal(size=(2, Z))}
+
+    def reference(self, v, a):
+        q, k = ref.normalized_qk(v["z"], v["gamma"], v["beta"], a["heads"], a["eps"])
+        return {"q": q, "k": k}
+
+    def build(self, f, v, a, cot):
+        z, gamma, beta = (v[name] for name in self.differentiable)
+        q, k = f.op("normalized_qk", [z, gamma, beta], [of(z), of(z)], **a)
+        gradients = cot and f.op("normalized_qk_grad", [cot["q"], cot["k"], z, gamma], [of(z), of(gamma), of(beta)], **a)
+        return {"q": q, "k": k}, gradients and dict(zip(self.differentiable, gradients))
+
+
+class Rotary(Op):
+    states, differentiable, cotangents = ("count",), ("x",), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, heads, dz, chunk) in {"one": (1, 1, 1, 2, 1), "prime": (3, 7, 3, 10, 5), "wide": (2, 40, 2, 38, 16)}.items():
+            yield label, {"heads": heads, "base": 1e4, "chunk": chunk}, {"x": rng.normal(size=(B, L, heads * dz)),
+                                                                       "count": rng.integers(0, 99, B)}
+
+    def reference(self, v, a):
+        positions = ref.chunk_positions(v["count"], v["x"].shape[-2], a["chunk"])
+        return {"y": merge_heads(ref.rotary(split_heads(v["x"], a["heads"]), positions, a["base"]))}
+
+    def build(self, f, v, a, cot):
+        x, count = v["x"], v["count"]
+        y = f.op("rotary", [x, count], [of(x)], **a)
+        return {"y": y}, cot and {"x": f.op("rotary", [cot["y"], count], [of(x)], inverse=True, **a)}
+
+
+class ChunkAttention(Op):
+    """With `base` the queries and keys are rotated first; the caches hold rotated keys either way."""
+    states, differentiable, cotangents = ("cache_k", "cache_v", "count"), ("q", "k", "v"), ("y",)
+
+    def random(self, rng):
+        shapes = {"one": (1, 1, 1, 2, 1, 4), "prime": (3, 7, 1, 10, 13, 5), "wide": (2, 37, 2, 18, 35, 16), "decode": (5, 1, 2, 8, 16, 8),
+                  "chunk": (1, 32, 1, 16, 32, 32), "long": (2, 70, 3, 4, 8, 33)}
+        for label, (B, L, heads, dz, dv, chunk) in shapes.items():
+            count = rng.integers(0, 5 * chunk, B)
+            count[0] = chunk - 1 if label == "decode" else 0
+            widths = {"q": dz, "k": dz, "v": dv}
+            inputs = {name: rng.normal(size=(B, L, heads * width)) for name, width in widths.items()}
+            inputs.update({"cache_" + name: rng.normal(size=(B, chunk, heads * widths[name])) for name in ("k", "v")})
+            for row, start in enumerate(count % chunk):  # what is beyond the open chunk must not matter
+                inputs["cache_k"][row, start:], inputs["cache_v"][row, start:] = 1e3, -1e3
+            yield label, {"heads": heads}, {**inputs, "count": count}
+            if label == "prime":
+                yield label + "_rotary", {"heads": heads, "base": 1e4}, {**inputs, "count": count}
+
+    def reference(self, v, a):
+        chunk, heads = v["cache_k"].shape[-2], a["heads"]
+        q, k, value, cache_k, cache_v = (split_heads(v[name], heads) for name in ("q", "k", "v", "cache_k", "cache_v"))
+        if "base" in a:
+            positions = ref.chunk_positions(v["count"], q.shape[-3], chunk)
+            q, k = (ref.rotary(x, positions, a["base"]) for x in (q, k))
+        return {"y": merge_heads(ref.chunk_attention(q, k, value, cache_k, cache_v, v["count"], chunk)),
+                "new_k": merge_heads(ref.cache_append(cache_k, k, v["count"], chunk)),
+                "new_v": merge_heads(ref.cache_append(cache_v, value, v["count"], chunk))}
+
+    def comparable(self, name, value, inputs, attributes):
+        return open_rows(value, inputs["count"] + inputs["q"].shape[1]) if name.startswith("new_") else value
+
+    def build(self, f, v, a, cot):
+        q, k, value, cache_k, cache_v, count = (v[name] for name in ("q", "k", "v", "cache_k", "cache_v", "count"))
+        rotary = lambda x, **options: f.op("rotary", [x, count], [of(x)], heads=a["heads"], base=a["base"], chunk=cache_k.shape[1],
+                                           **options) if "base" in a else x
+        q, k = rotary(q), rotary(k)
+        lse = (q.shape[:2] + (a["heads"],), f.precision)
+        y, lse = f.op("chunk_attention", [q, k, value, cache_k, cache_v, count], [of(value), lse], heads=a["heads"])
+        outputs = {"y": y}
+        if not cot:
+            outputs["new_k"] = f.op("cache_append", [cache_k, k, count], [of(cache_k)])
+            outputs["new_v"] = f.op("cache_append", [cache_v, value, count], [of(cache_v)])
+            return outputs, None
+        dq, dk, dv = f.op("chunk_attention_grad", [cot["y"], q, k, value, cache_k, cache_v, count, y, lse], [of(q), of(k), of(value)],
+                          heads=a["heads"])
+        return outputs, {"q": rotary(dq, inverse=True), "k": rotary(dk, inverse=True), "v": dv}
+
+
+def open_rows(cache, count):
+    """The rows of a cache [B, C, ...] that are specified, of all batch rows one after the other."""
+    return np.concatenate([row[:start].reshape(-1) for row, start in zip(cache, count % cache.shape[1])])
+
+
+class Silu(Op):
+    differentiable, cotangents = ("x",), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            yield label, {}, {"x": rng.normal(0, 3, (B, L, size))}
+        yield "extreme", {}, {"x": np.array([[[-300.0, -90.0, -30.0, 0.0, 30.0, 90.0, 300.0]]])}
+
+    def reference(self, v, a):
+        return {"y": silu(v["x"])}
+
+    def build(self, f, v, a, cot):
+        x = v["x"]
+        return {"y": f.op("silu", [x], [of(x)])}, cot and {"x": f.op("silu_grad", [cot["y"], x], [of(x)])}
+
+
+def silu(x):
+    """Without overflow where x is far below zero."""
+    return x * np.where(x < 0, np.exp(np.minimum(x, 0)), 1.0) / (1.0 + np.exp(-np.abs(x)))
+
+
+class Gate(Op):
+    differentiable, cotangents = ("value", "gate"), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            yield label, {}, {"value": rng.normal(size=(B, L, size)), "gate": rng.normal(0, 3, (B, L, size))}
+
+    def reference(self, v, a):
+        return {"y": v["value"] * silu(v["gate"])}
+
+    def build(self, f, v, a, cot):
+        value, gate = v["value"], v["gate"]
+        y = f.op("gate", [value, gate], [of(value)])
+        gradients = cot and f.op("gate_grad", [cot["y"], value, gate], [of(value), of(gate)])
+        return {"y": y}, gradients and dict(zip(self.differentiable, gradients))
+
+
+class Add(Op):
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            for count in (2, 3):
+                yield f"{label}_{count}", {}, {name: rng.normal(size=(B, L, size)) for name in "abc"[:count]}
+
+    def reference(self, v, a):
+        return {"y": sum(v.values())}
+
+    def build(self, f, v, a, cot):
+        return {"y": f.op("add", list(v.values()), [of(v["a"])])}, None
+
+
+class TwoHopResidual(Op):
+    weights, differentiable, cotangents = ("alpha",), ("branch", "alpha"), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            inputs = {"x": rng.normal(size=(B, L, size)), "branch": rng.normal(size=(B, L, size))}
+            yield label, {}, inputs
+            yield label + "_rescale", {}, {**inputs, "alpha": rng.normal(size=size)}
+
+    def reference(self, v, a):
+        return {"y": v["x"] + (v["branch"] * v["alpha"][..., None, :] if "alpha" in v else v["branch"])}
+
+    def build(self, f, v, a, cot):
+        x, branch, alpha = v["x"], v["branch"], v.get("alpha")
+        y = f.op("two_hop_residual", [x, branch, alpha], [of(x)])
+        if not cot or not alpha:
+            return {"y": y}, None
+        dbranch, dalpha = f.op("two_hop_residual_grad", [cot["y"], branch, alpha], [of(branch), of(alpha)])
+        return {"y": y}, {"branch": dbranch, "alpha": dalpha}
+
+
+class LastToken(Op):
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            yield label, {}, {"x": rng.normal(size=(B, L, size))}
+
+    def reference(self, v, a):
+        return {"y": v["x"][:, -1]}
+
+    def build(self, f, v, a, cot):
+        x = v["x"]
+        return {"y": f.op("last_token", [x], [((x.shape[0], x.shape[2]), x.element)])}, None
+
+
+class CrossEntropy(Op):
+    differentiable, cotangents = ("logits",), ("nll",)
+
+    def random(self, rng):
+        for label, (B, L, size) in {"one": (1, 1, 2), "prime": (3, 7, 13), "wide": (2, 19, 61)}.items():
+            targets = rng.integers(0, size, (B, L)).astype(np.int32)
+            targets[:, ::3] = -100
+            yield label, {}, {"logits": rng.normal(0, 4, (B, L, size)), "targets": targets}
+
+    def reference(self, v, a):
+        return {"nll": ref.cross_entropy(v["logits"], v["targets"])}
+
+    def build(self, f, v, a, cot):
+        logits, targets = v["logits"], v["targets"]
+        rows = (targets.shape, f.precision)
+        nll, lse = f.op("cross_entropy", [logits, targets], [rows, rows])
+        return {"nll": nll}, cot and {"logits": f.op("cross_entropy_grad", [cot["nll"], logits, targets, lse], [of(logits)])}
+
+
+class Mean(Op):
+    differentiable, cotangents = ("x",), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, _) in {**SIZES, "long": (2, 1000, 0)}.items():
+            yield label, {}, {"x": rng.normal(3, 1, (B, L))}
+
+    def reference(self, v, a):
+        return {"y": v["x"].mean((-2, -1))}
+
+    def build(self, f, v, a, cot):
+        return {"y": f.op("mean", [v["x"]], [((), f.precision)])}, cot and {"x": f.op("mean_grad", [cot["y"]], [of(v["x"])])}
+
+
+class LossSum(Op):
+    def random(self, rng):
+        for label, (B, L, _) in SIZES.items():
+            targets = rng.integers(0, 9, (B, L)).astype(np.int32)
+            targets[:, 1::3] = -100
+            yield label, {}, {"nll": rng.uniform(1, 3, (B, L)) * (targets >= 0), "targets": targets}
+
+    def reference(self, v, a):
+        return {"sum": v["nll"].sum(), "kept": (v["targets"] != -100).sum()}
+
+    def build(self, f, v, a, cot):
+        total, kept = f.op("loss_sum", [v["nll"], v["targets"]], [((), f.precision), ((), "i64")])
+        return {"sum": total, "kept": kept}, None
+
+
+class Accumulate(Op):
+    """`invoke` runs a first microbatch, which replaces what stood in the accumulator; training adds (a test of the runtime)."""
+    weights, exact = ("gradient", "into"), True
+
+    def random(self, rng):
+        for label, shape in {"one": (1,), "prime": (13, 7), "wide": (37, 19)}.items():
+            yield label, {}, {"gradient": rng.normal(size=shape), "into": rng.normal(size=shape)}
+
+    def reference(self, v, a):
+        return {"y": v["gradient"]}
+
+    def build(self, f, v, a, cot):
+        return {"y": f.op("accumulate", [v["gradient"], v["into"]], [of(v["into"])])}, None
+
+
+class GlobalNorm(Op):
+    weights, exact = ("a", "b", "c"), True
+
+    def random(self, rng):
+        yield "one", {}, {"a": rng.normal(size=(1,))}
+        yield "three", {}, {"a": rng.normal(size=(13, 7)), "b": rng.normal(size=(5, 3, 2)), "c": rng.normal(size=(997,))}
+
+    def reference(self, v, a):
+        return {"y": np.sqrt(sum(np.sum(x * x) for x in v.values()))}
+
+    def build(self, f, v, a, cot):
+        return {"y": f.op("global_norm", list(v.values()), [((), f.precision)])}, None
+
+
+class Clip(Op):
+    weights, exact = ("norm",), True
+
+    def random(self, rng):
+        for label, (norm, largest) in {"above": (3.7, 1.0), "below": (0.3, 1.0), "off": (9.0, 0.0), "zero": (0.0, 1.0)}.items():
+            yield label, {"max_norm": largest}, {"norm": np.array(norm)}
+
+    def reference(self, v, a):
+        return {"y": np.minimum(1.0, a["max_norm"] / (v["norm"] + 1e-6)) if a["max_norm"] > 0 else np.array(1.0)}
+
+    def build(self, f, v, a, cot):
+        return {"y": f.op("clip", [v["norm"]], [((), f.precision)], **a)}, None
+
+
+class AdamW(Op):
+    weights = ("parameter", "first_moment", "second_moment", "gradient", "step", "lr", "clip")
+    exact = True
+
+    def random(self, rng):
+        for label, (shape, step) in {"one": ((1,), 1), "prime": ((13, 7), 3), "wide": ((37, 19), 1000)}.items():
+            attributes = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-8, "weight_decay": 0.1}
+            yield label, attributes, {
+                "parameter": rng.normal(size=shape), "first_moment": rng.normal(size=shape), "second_moment": rng.uniform(size=shape),
+                "gradient": rng.normal(size=shape), "step": np.array(step), "lr": np.array(1e-2), "clip": np.array(0.7)}
+
+    def reference(self, v, a):
+        gradient = v["clip"] * v["gradient"]
+        first = a["beta1"] * v["first_moment"] + (1 - a["beta1"]) * gradient
+        second = a["beta2"] * v["second_moment"] + (1 - a["beta2"]) * gradient**2
+        step = v["step"]
+        update = first / (1 - a["beta1"] ** step) / (np.sqrt(second / (1 - a["beta2"] ** step)) + a["epsilon"])
+        return {"new_parameter": v["parameter"] * (1 - v["lr"] * a["weight_decay"]) - v["lr"] * update,
+                "new_first_moment": first, "new_second_moment": second}
+
+    def build(self, f, v, a, cot):
+        results = f.op("adamw", list(v.values()), [of(v["parameter"])] * 3, **a)
+        return dict(zip(("new_parameter", "new_first_moment", "new_second_moment"), results)), None
+
+
+class FeedForward(Op):
+    """The whole feed-forward network, whose gradient is put together here by hand."""
+    cotangents = ("out",)
+
+    def __init__(self, config):
+        self.config, self.double = config, ()
+        names = [name[len("layers.0.nffn."):] for name in ref.parameter_shapes(config) if name.startswith("layers.0.nffn.")]
+        self.weights = tuple("param." + name for name in names)
+        self.differentiable = ("y",) + self.weights
+
+    def random(self, rng):
+        return ()
+
+    def build(self, f, v, a, cot):
+        config, x, y = self.config, v["x"], v["y"]
+        fc1, fc2, fc3, alpha = (v.get(f"param.{name}") for name in ("fc1.weight", "fc2.weight", "fc3.weight", "alpha"))
+        weight, bias = v.get("param.norm.weight"), v.get("param.norm.bias")
+        wide = (y.shape[:2] + fc1.shape[:1], f.precision)
+        n = build_layer_norm(f, y, weight, bias, config.norm_eps, None)[0]["y"]
+        up = f.op("linear", [n, fc1], [wide])
+        value = f.op("linear", [n, fc3], [wide]) if fc3 else None
+        hidden = f.op("gate", [value, up], [wide]) if fc3 else f.op("silu", [up], [wide])
+        branch = f.op("linear", [hidden, fc2], [of(x)])
+        outputs = {"out": f.op("two_hop_residual", [x, branch, alpha], [of(x)])}
+        if not cot:
+            return outputs, None
+        gradients, dbranch = {}, cot["out"]
+        if alpha:
+            dbranch, gradients["param.alpha"] = f.op("two_hop_residual_grad", [dbranch, branch, alpha], [of(branch), of(alpha)])
+        gradients["param.fc2.weight"] = f.op("linear_grad_weight", [dbranch, hidden], [of(fc2)])
+        dhidden = f.op("linear_grad_input", [dbranch, fc2], [wide])
+        if fc3:
+            dvalue, dup = f.op("gate_grad", [dhidden, value, up], [wide, wide])
+            gradients["param.fc3.weight"] = f.op("linear_grad_weight", [dvalue, n], [of(fc3)])
+            dn = f.op("add", [f.op("linear_grad_input", [dvalue, fc3], [of(n)]), f.op("linear_grad_input", [dup, fc1], [of(n)])], [of(n)])
+        else:
+            dup = f.op("silu_grad", [dhidden, up], [wide])
+            dn = f.op("linear_grad_input", [dup, fc1], [of(n)])
+        gradients["param.fc1.weight"] = f.op("linear_grad_weight", [dup, n], [of(fc1)])
+        _, norm = build_layer_norm(f, y, weight, bias, config.norm_eps, {"y": dn})
+        gradients["y"] = norm["x"]
+        gradients.update({"param.norm." + name: norm[name] for name in ("weight", "bias") if norm[name]})
+        return outputs, gradients
+
+
+class Block(Op):
+    """The forward pass of a gated attention, with the feed-forward network of a whole layer where its parameters are given."""
+
+    states = tuple("state." + name for name in ("count", "mean", "var", "h", "k", "v"))
+
+    def __init__(self, config):
+        self.config = config
+        self.weights = tuple("param." + name[len("layers.0."):] for name in ref.parameter_shapes(config) if name.startswith("layers.0."))
+
+    def random(self, rng):
+        return ()
+
+    def comparable(self, name, value, inputs, attributes):
+        if name not in ("state.k", "state.v"):
+            return value
+        return open_rows(value, inputs["state.count"] + inputs["x"].shape[1])
+
+    def build(self, f, v, a, cot):
+        config, x = self.config, v["x"]
+        eps, heads, chunk = config.norm_eps, config.num_heads, config.chunk_size
+        parameter = lambda name: v.get("param.mega." + name)
+        linear = lambda u, name: f.op("linear", [u, parameter(name + ".weight"), parameter(name + ".bias")],
+                                      [(u.shape[:2] + parameter(name + ".weight").shape[:1], f.precision)])
+        count, cache_k, cache_v = v["state.count"], v["state.k"], v["state.v"]
+        norm, _ = TimestepNorm().build(f, {"x": x, "weight": parameter("timenorm.weight"), "bias": parameter("timenorm.bias"),
+                                           "count": count, "mean": v["state.mean"], "var": v["state.var"]}, {"eps": eps}, None)
+        xt = norm["y"]
+        logits = {name: parameter("cema." + name) for name in ("alpha", "delta", "theta", "gamma", "omega")}
+        average, _ = CemaOfLogits().build(f, {**logits, "x": xt, "h": v["state.h"]}, {"block": 16}, None)
+        mx = f.op("rms_norm", [average["y"], parameter("rmsnorm.weight")], [of(x)], eps=eps)
+        z = linear(mx, "wz")
+        q, k = f.op("normalized_qk", [z, parameter("gamma"), parameter("beta")], [of(z), of(z)], heads=heads, eps=eps)
+        q, k = (f.op("rotary", [u, count], [of(u)], heads=heads, base=float(config.rope_base), chunk=chunk) for u in (q, k))
+        value = f.op("silu", [linear(xt, "wv")], [(x.shape[:2] + (config.value_dim,), f.precision)])
+        attention, _ = f.op("chunk_attention", [q, k, value, cache_k, cache_v, count],
+                            [of(value), (x.shape[:2] + (heads,), f.precision)], heads=heads)
+        gated = f.op("gate", [attention, linear(mx, "wr")], [of(attention)])
+        y = f.op("add", [x, linear(mx, "wh1"), linear(gated, "wh2")], [of(x)])
+        outputs = {"state.count": norm["new_count"], "state.mean": norm["new_mean"], "state.var": norm["new_var"],
+                   "state.h": average["new_h"], "state.k": f.op("cache_append", [cache_k, k, count], [of(cache_k)]),
+                   "state.v": f.op("cache_append", [cache_v, value, count], [of(cache_v)])}
+        if "param.nffn.fc1.weight" in v:
+            ffn = {"x": x, "y": y, **{"param." + name[len("param.nffn."):]: value for name, value in v.items() if name.startswith("param.nffn.")}}
+            y = FeedForward(config).build(f, ffn, {}, None)[0]["out"]
+        return {"y": y, **outputs}, None
+
+
+OPS = {"embedding": Embedding, "linear": Linear, "timestep_norm": TimestepNorm, "cema_coefficients": CemaCoefficients, "cema": Cema,
+       "rms_norm": RmsNorm, "layer_norm": LayerNorm, "normalized_qk": NormalizedQK, "rotary": Rotary, "chunk_attention": ChunkAttention,
+       "silu": Silu, "gate": Gate, "add": Add, "two_hop_residual": TwoHopResidual, "last_token": LastToken, "cross_entropy": CrossEntropy,
+       "mean": Mean, "loss_sum": LossSum, "accumulate": Accumulate, "global_norm": GlobalNorm, "clip": Clip, "adamw": AdamW}
