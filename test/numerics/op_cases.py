@@ -8,7 +8,7 @@ An Op has
   random       yields (label, attributes, inputs); activations begin with [B, L]
   reference    outputs from inputs; inputs may carry leading axes as in the reference (weights [V, 1, ...], others [V, B, ...])
   build        adds the forward ops, and with cotangents the gradient ops, to a function; returns outputs and gradients by name
-  comparable   the part of an output that is specified
+  comparable   the part of an output that is specified; with_gradient: the inputs given that have a gradient op
 """
 import numpy as np
 
@@ -37,6 +37,9 @@ class Op:
 
     def comparable(self, name, value, inputs, attributes):
         return value
+
+    def with_gradient(self, inputs):
+        return [name for name in self.differentiable if name in inputs]
 
 
 class Embedding(Op):
@@ -396,10 +399,13 @@ class TwoHopResidual(Op):
     def reference(self, v, a):
         return {"y": v["x"] + (v["branch"] * v["alpha"][..., None, :] if "alpha" in v else v["branch"])}
 
+    def with_gradient(self, inputs):
+        return super().with_gradient(inputs) if "alpha" in inputs else []  # else the gradient is the cotangent
+
     def build(self, f, v, a, cot):
         x, branch, alpha = v["x"], v["branch"], v.get("alpha")
         y = f.op("two_hop_residual", [x, branch, alpha], [of(x)])
-        if not cot or not alpha:
+        if not cot:
             return {"y": y}, None
         dbranch, dalpha = f.op("two_hop_residual_grad", [cot["y"], branch, alpha], [of(branch), of(alpha)])
         return {"y": y}, {"branch": dbranch, "alpha": dalpha}

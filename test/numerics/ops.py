@@ -74,7 +74,7 @@ def random_cases(name, precision, with_gradients):
         inputs = {key: value if key in op.double else rounded(value, precision) for key, value in inputs.items()}
         outputs = op.reference(inputs, attributes)
         cotangents = {key: rounded(rng.normal(size=np.shape(outputs[key])), precision) for key in op.cotangents}
-        wanted = [key for key in op.differentiable if key in inputs] if with_gradients else []
+        wanted = op.with_gradient(inputs) if with_gradients else []
         gradients = {key: sampled_gradient(op, attributes, inputs, cotangents, key, f"{name}/{label}") for key in wanted}
         yield Case(f"{name}/{label}", op, attributes, inputs, outputs, cotangents if wanted else None, gradients)
         if label in ("prime", "wide") and not op.exact:
