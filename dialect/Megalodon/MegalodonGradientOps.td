@@ -12,7 +12,7 @@ def Megalodon_EmbeddingGradOp : Megalodon_GradientOp<"embedding_grad"> {
   let assemblyFormat = "$tokens `,` $dy attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input"> {
+def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input", [InferTypeOpAdaptor]> {
   let summary = "dx = dy W";
   let description = [{ dy [..,M], weight [M,K], dx [..,K]. C1: shapes as given. }];
   let arguments = (ins FTokensOrRows:$dy, FMatrix:$weight);
@@ -20,7 +20,7 @@ def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input"> {
   let assemblyFormat = "$dy `,` $weight attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight"> {
+def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight", [InferTypeOpAdaptor]> {
   let summary = "dW = dy^T x, summed over tokens";
   let description = [{ dy [..,M], x [..,K], dweight [M,K]. C1: shapes as given. }];
   let arguments = (ins FTokensOrRows:$dy, FTokensOrRows:$x);
@@ -28,7 +28,7 @@ def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight"> {
   let assemblyFormat = "$dy `,` $x attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearGradBiasOp : Megalodon_GradientOp<"linear_grad_bias"> {
+def Megalodon_LinearGradBiasOp : Megalodon_GradientOp<"linear_grad_bias", [InferTypeOpAdaptor]> {
   let summary = "db = dy summed over tokens";
   let description = [{ dy [..,M], dbias [M]. C1: shapes as given. }];
   let arguments = (ins FTokensOrRows:$dy);
@@ -36,7 +36,7 @@ def Megalodon_LinearGradBiasOp : Megalodon_GradientOp<"linear_grad_bias"> {
   let assemblyFormat = "$dy attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [AttrSizedOperandSegments]> {
+def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [AttrSizedOperandSegments, InferTypeOpAdaptor]> {
   let summary = "gradient of timestep_norm";
   let description = [{
     In reverse time, with c1 = n/n', c2 = 1/n', r = running_rstd, w = 1 + weight, sums over a group, du and dv starting at dnew_mean and dnew_var (absent = 0):
@@ -51,7 +51,7 @@ def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [A
   let assemblyFormat = "$dy (`end` `(` $dnew_mean^ `,` $dnew_var `)`)? `,` $x `,` $weight `state` `(` $count `,` $running_mean `,` $running_rstd `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_grad"> {
+def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_grad", [InferTypeOpAdaptor]> {
   let summary = "gradient of cema_coefficients";
   let description = [{
     With s = sigma(delta), t = sigma(theta), m = 1 - p s = |q|, e = exp(i phi), and dq as (d/dRe, d/dIm):
@@ -63,11 +63,11 @@ def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_g
   let assemblyFormat = "$dp `,` $dq `,` $dg `,` $alpha `,` $delta `,` $theta attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad"> {
+def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptor]> {
   let summary = "gradient of cema";
   let description = [{
     Reverse time, complex cotangents written as (d/dRe) + i (d/dIm), l starting at dnew_state (absent = 0):
-      l_t = conj(g) dy_t + conj(q) l_{t+1};   dx_t = Re(sum_k p conj... ) = sum_k p Re(l_t) + omega dy_t
+      l_t = conj(g) dy_t + conj(q) l_{t+1};   dx_t = sum_k p_k Re(l_{t,k}) + omega dy_t
       dp = sum x_t Re(l_t);  dq = sum l_t conj(h_{t-1});  dg = sum dy_t conj(h_t);  domega = sum dy_t x_t;  dstate = conj(q) l_0
     h is recomputed inside blocks of `block` tokens from block_states.
     C1: dy, x, dx [B,L,D]. C2: p, dp [D,N]; q, g, dq, dg [D,N,2]. C3: omega, domega [D,1]. C4: dnew_state, dstate [B,D,N,2]. C5: block_states [ceil(L/block),B,D,N,2]. }];
@@ -76,7 +76,7 @@ def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad"> {
   let assemblyFormat = "$dy (`end` `(` $dnew_state^ `)`)? `,` $x `,` $p `,` $q `,` $g `,` $omega `states` `(` $block_states `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad"> {
+def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOpAdaptor]> {
   let summary = "gradient of rms_norm";
   let description = [{ r = 1/sqrt(mean(x^2)+eps), u = dy (1+weight):  dx = r u - r^3 x mean(u x);  dweight = sum dy x r. C1: dy, x, dx one type. C2: weight, dweight both given, [D], or both absent. }];
   let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
@@ -90,10 +90,14 @@ def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [AttrSiz
     C2: weight, dweight, dbias all given, [D], or all absent. }];
   let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
   let results = (outs FTokens:$dx, Optional<FVector>:$dweight, Optional<FVector>:$dbias);
+  let builders = [OpBuilder<(ins "::mlir::Value":$dy, "::mlir::Value":$x, "::mlir::Value":$weight, "::mlir::FloatAttr":$eps), [{
+    ::mlir::Type parameter = weight ? weight.getType() : ::mlir::Type();
+    build($_builder, $_state, x.getType(), parameter, parameter, dy, x, weight, eps);
+  }]>];
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad"> {
+def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad", [InferTypeOpAdaptor]> {
   let summary = "gradient of normalized_qk";
   let description = [{ u = (dq (1+gamma[0]) + dk (1+gamma[1]))/sqrt(dz), r = 1/sqrt(mean(z^2)+eps) per head:  dz = r u - r^3 z mean(u z);
     dgamma[0] = sum dq z r / sqrt(dz), dgamma[1] likewise with dk; dbeta[0] = sum dq, dbeta[1] = sum dk. C1: dq, dk, z, dz one type. C2: gamma, dgamma, dbeta [2,Z]. C3: heads divides Z. }];
@@ -102,7 +106,7 @@ def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad"> {
   let assemblyFormat = "$dq `,` $dk `,` $z `,` $gamma attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad"> {
+def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad", [InferTypeOpAdaptor]> {
   let summary = "gradient of chunk_attention with respect to the call's own q, k, v";
   let description = [{ P = exp(q k^T - lse), causal inside the chunk:  dv = P^T dout;  dP = dout v^T;  delta = sum(dout * out) a row and head;  dS = P (dP - delta);  dq = dS k;  dk = dS^T q.
     The cache is detached: its keys and values enter dq but have no gradient. C1: q, k, dq, dk one type; v, out, dout, dv one type. C2: lse [B,L,H]. C3: caches as in chunk_attention. }];
@@ -119,7 +123,7 @@ def Megalodon_SiluGradOp : Megalodon_GradientOp<"silu_grad", [SameOperandsAndRes
   let hasVerifier = 0;
 }
 
-def Megalodon_GateGradOp : Megalodon_GradientOp<"gate_grad"> {
+def Megalodon_GateGradOp : Megalodon_GradientOp<"gate_grad", [InferTypeOpAdaptor]> {
   let summary = "dvalue = dy silu(gate), dgate = dy value silu'(gate)";
   let description = [{ C1: all operands and results have one type. }];
   let arguments = (ins FTokens:$dy, FTokens:$value, FTokens:$gate);
@@ -127,7 +131,7 @@ def Megalodon_GateGradOp : Megalodon_GradientOp<"gate_grad"> {
   let assemblyFormat = "$dy `,` $value `by` $gate attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_TwoHopResidualGradOp : Megalodon_GradientOp<"two_hop_residual_grad"> {
+def Megalodon_TwoHopResidualGradOp : Megalodon_GradientOp<"two_hop_residual_grad", [InferTypeOpAdaptor]> {
   let summary = "dbranch = alpha dy, dalpha = sum dy branch (only with rescaling; else the branch's gradient is dy itself)";
   let description = [{ C1: dy, branch, dbranch one type [B,L,D]. C2: alpha, dalpha [D]. }];
   let arguments = (ins FTokens:$dy, FTokens:$branch, FVector:$alpha);
@@ -135,7 +139,7 @@ def Megalodon_TwoHopResidualGradOp : Megalodon_GradientOp<"two_hop_residual_grad
   let assemblyFormat = "$dy `,` $branch `rescale` $alpha attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CrossEntropyGradOp : Megalodon_GradientOp<"cross_entropy_grad"> {
+def Megalodon_CrossEntropyGradOp : Megalodon_GradientOp<"cross_entropy_grad", [InferTypeOpAdaptor]> {
   let summary = "dlogits = dnll (exp(logits - lse) - onehot(target)), 0 for ignored targets";
   let description = [{ C1: logits, dlogits one type [B,L,O]; dnll, lse, targets [B,L]. }];
   let arguments = (ins FMatrix:$dnll, FTokens:$logits, I32Tokens:$targets, FMatrix:$lse);

@@ -4,7 +4,7 @@
 
 include "dialect/Megalodon/MegalodonBase.td"
 
-def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding"> {
+def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor]> {
   let summary = "rows of a table, scaled";
   let description = [{ y[b,l,:] = scale * weight[tokens[b,l], :]. Token ids must be in range; the runtime checks them.
     C1: result is [B, L, D] with [B, L] of tokens and D of weight. C2: element types of weight and result agree. }];
@@ -13,7 +13,7 @@ def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding"> {
   let assemblyFormat = "$tokens `,` $weight attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearOp : Megalodon_ForwardOp<"linear"> {
+def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptor]> {
   let summary = "y = x W^T + b";
   let description = [{ x [.., K], weight [M, K], bias [M], y [.., M]; every leading index is a token.
     C1: last dimension of x equals K. C2: result has x's leading dimensions and M. C3: bias is [M]. C4: element types agree. }];
@@ -22,7 +22,7 @@ def Megalodon_LinearOp : Megalodon_ForwardOp<"linear"> {
   let assemblyFormat = "$x `,` $weight (`bias` $bias^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm"> {
+def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOpAdaptor]> {
   let summary = "group norm over all tokens up to the current one, with carried statistics";
   let description = [{
     Channels form G groups of D/G. With m, s the mean and population variance of a token's group entries, n the tokens seen before:
@@ -37,7 +37,7 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm"> {
   let assemblyFormat = "$x `,` $weight `,` $bias `state` `(` $count `,` $mean `,` $var `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients"> {
+def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients", [InferTypeOpAdaptor]> {
   let summary = "decay and gains of the complex exponential moving average from its logits, in f64";
   let description = [{
       p = sigma(alpha);  phi[d,k] = k * sigma(theta[d]) * 2 pi / N, k = 1..N;  q = (1 - p sigma(delta)) exp(i phi);  g = gamma / sqrt(N)
@@ -48,7 +48,7 @@ def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients"> {
   let assemblyFormat = "$alpha `,` $delta `,` $theta `,` $gamma attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaOp : Megalodon_ForwardOp<"cema"> {
+def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptor]> {
   let summary = "complex exponential moving average over tokens, with carried state";
   let description = [{
       h_t = q h_{t-1} + p x_t   (complex, [B,D,N]);   y_t = Re(sum_k g_k h_{t,k}) + omega x_t
@@ -60,7 +60,7 @@ def Megalodon_CemaOp : Megalodon_ForwardOp<"cema"> {
   let assemblyFormat = "$x `,` $p `,` $q `,` $g `,` $omega `state` `(` $state `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm"> {
+def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdaptor]> {
   let summary = "y = x / sqrt(mean(x^2) + eps) * (1 + weight), over the last dimension";
   let description = [{ C1: x and result have one type. C2: weight is [D]. C3: eps > 0. }];
   let arguments = (ins FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
@@ -68,7 +68,7 @@ def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm"> {
   let assemblyFormat = "$x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOperandSegments]> {
+def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOperandSegments, InferTypeOpAdaptor]> {
   let summary = "y = (x - mean) / sqrt(var + eps) * (1 + weight) + bias, over the last dimension, population variance";
   let description = [{ C1: x and result have one type. C2: weight and bias are both given, [D], or both absent. C3: eps > 0. }];
   let arguments = (ins FTokens:$x, Optional<FVector>:$weight, Optional<FVector>:$bias, F64Attr:$eps);
@@ -76,7 +76,7 @@ def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOpe
   let assemblyFormat = "$x (`affine` `(` $weight^ `,` $bias `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk"> {
+def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk", [InferTypeOpAdaptor]> {
   let summary = "queries and keys from the shared, per-head normalised projection";
   let description = [{
       zn = z / sqrt(mean(z^2) + eps) per head of dz columns;  q = zn (1 + gamma[0])/sqrt(dz) + beta[0];  k = zn (1 + gamma[1])/sqrt(dz) + beta[1]
@@ -87,7 +87,7 @@ def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk"> {
   let assemblyFormat = "$z `,` $gamma `,` $beta attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary"> {
+def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptor]> {
   let summary = "rotary position embedding on adjacent pairs; positions restart at every chunk";
   let description = [{
       pos = (count[b] + l) mod chunk;  angle_j = pos * base^(-2j/dz);  (y_2j, y_2j+1) = R(angle_j) (x_2j, x_2j+1) in every head
@@ -98,7 +98,7 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary"> {
   let assemblyFormat = "$x `at` $count (`inverse` $inverse^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention"> {
+def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTypeOpAdaptor]> {
   let summary = "causal softmax attention inside each chunk, over the cache of the open chunk and the call's own tokens";
   let description = [{
     Token l of row b stands at position (count[b] + l) mod C of its chunk and attends to the tokens of the same chunk at positions <= its own, and to nothing else:
@@ -111,7 +111,7 @@ def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention"> {
   let assemblyFormat = "$q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append"> {
+def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAdaptor]> {
   let summary = "the open chunk's cache after a call";
   let description = [{ Rows 0 .. (count + l) mod C - 1 of the result hold the tokens of the chunk that is open after the call's l tokens: earlier ones from `cache`, the call's own
     from `rows`. The other rows are unspecified. Not differentiated: the cache is detached.
@@ -139,14 +139,15 @@ def Megalodon_GateOp : Megalodon_CheapForwardOp<"gate", [SameOperandsAndResultTy
 
 def Megalodon_AddOp : Megalodon_ForwardOp<"add", [SameOperandsAndResultType]> {
   let summary = "sum of its operands";
-  let description = [{ C1: at least one operand. }];
+  let description = [{ C1: at least one operand (the trait SameOperandsAndResultType checks it). }];
   let arguments = (ins Variadic<FAny>:$inputs);
   let results = (outs FAny:$result);
   let assemblyFormat = "$inputs attr-dict `:` type($result)";
   let hasFolder = 1;
+  let hasVerifier = 0;
 }
 
-def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual"> {
+def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual", [InferTypeOpAdaptor]> {
   let summary = "x + alpha * branch: the second residual starts at the block input";
   let description = [{ alpha [D] rescales each channel; absent means 1. C1: x, branch and result have one type [B,L,D]. C2: alpha is [D]. }];
   let arguments = (ins FTokens:$x, FTokens:$branch, Optional<FVector>:$alpha);
@@ -154,7 +155,7 @@ def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual"> {
   let assemblyFormat = "$x `,` $branch (`rescale` $alpha^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LastTokenOp : Megalodon_Op<"last_token"> {
+def Megalodon_LastTokenOp : Megalodon_Op<"last_token", [InferTypeOpAdaptor]> {
   let summary = "the last token of every row: y[b,:] = x[b,l-1,:] for a call of l tokens";
   let description = [{ C1: result is [B,D] for x [B,L,D], of one element type. }];
   let arguments = (ins FTokens:$x);
@@ -163,7 +164,7 @@ def Megalodon_LastTokenOp : Megalodon_Op<"last_token"> {
   let hasVerifier = 1;
 }
 
-def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy"> {
+def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy", [InferTypeOpAdaptor]> {
   let summary = "negative log-likelihood of every target, natural logarithm";
   let description = [{ nll[b,l] = lse - logits[b,l,target], lse = log sum exp logits[b,l,:]; a target of -100 is ignored: nll 0. `lse` [B,L] is the residual.
     C1: logits [B,L,O]; targets, nll, lse [B,L]. C2: element types agree. }];
@@ -172,7 +173,7 @@ def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy"> {
   let assemblyFormat = "$logits `,` $targets attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_MeanOp : Megalodon_ForwardOp<"mean"> {
+def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptor]> {
   let summary = "mean over all positions of the call";
   let description = [{ Sums in f64. Ignored positions count in the denominator (the original's rule). C1: result is a scalar of x's element type. }];
   let arguments = (ins FMatrix:$x);
@@ -180,7 +181,7 @@ def Megalodon_MeanOp : Megalodon_ForwardOp<"mean"> {
   let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LossSumOp : Megalodon_Op<"loss_sum"> {
+def Megalodon_LossSumOp : Megalodon_Op<"loss_sum", [InferTypeOpAdaptor]> {
   let summary = "sum of the losses, and how many targets were not ignored";
   let description = [{ Sums in f64. C1: nll and targets [B,L]. }];
   let arguments = (ins FMatrix:$nll, I32Tokens:$targets);

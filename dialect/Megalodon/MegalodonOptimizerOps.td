@@ -12,7 +12,7 @@ def Megalodon_AccumulateOp : Megalodon_Op<"accumulate", [SameOperandsAndResultTy
   let assemblyFormat = "$gradient `into` $into attr-dict `:` type($result)";
 }
 
-def Megalodon_GlobalNormOp : Megalodon_Op<"global_norm"> {
+def Megalodon_GlobalNormOp : Megalodon_Op<"global_norm", [InferTypeOpAdaptor]> {
   let summary = "sqrt of the sum of squares over all tensors, summed in f64 in a fixed order";
   let description = [{ C1: at least one gradient; all of the result's element type. }];
   let arguments = (ins Variadic<FAny>:$gradients);
@@ -21,7 +21,7 @@ def Megalodon_GlobalNormOp : Megalodon_Op<"global_norm"> {
   let hasVerifier = 1;
 }
 
-def Megalodon_ClipOp : Megalodon_Op<"clip"> {
+def Megalodon_ClipOp : Megalodon_Op<"clip", [InferTypeOpAdaptor]> {
   let summary = "factor that scales gradients to a largest global norm";
   let description = [{ c = max_norm / (norm + 1e-6), applied only if < 1 (torch.nn.utils.clip_grad_norm_); max_norm <= 0 means no clipping: c = 1. C1: scalars of one type. }];
   let arguments = (ins FScalar:$norm, F64Attr:$max_norm);
@@ -30,7 +30,7 @@ def Megalodon_ClipOp : Megalodon_Op<"clip"> {
   let hasVerifier = 1;
 }
 
-def Megalodon_AdamWOp : Megalodon_Op<"adamw"> {
+def Megalodon_AdamWOp : Megalodon_Op<"adamw", [InferTypeOpAdaptor]> {
   let summary = "one AdamW update of one parameter, in place";
   let description = [{
     g = clip * gradient;  m' = beta1 m + (1-beta1) g;  v' = beta2 v + (1-beta2) g^2

@@ -1,6 +1,604 @@
-// Verifiers of the megalodon dialect: one block a constraint, numbered as in
-// the op's description.
+// Verifiers of the megalodon dialect: the constraints are numbered as in the
+// op's description. Ranks and kinds of elements are checked by the operand
+// types; shapes of results are written once, in Inference.cpp, and compared
+// here.
 #include "dialect/Megalodon/Megalodon.h"
+#include "llvm/ADT/SmallString.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
+
+namespace {
+
+ArrayRef<int64_t> shapeOf(Value value) {
+  return cast<RankedTensorType>(value.getType()).getShape();
+}
+
+Type elementOf(Value value) {
+  return cast<RankedTensorType>(value.getType()).getElementType();
+}
+
+/// A chain of checks of one op. The first that fails reports; later ones are
+/// skipped. Absent optional values pass.
+class Check {
+public:
+  explicit Check(Operation *op) : op(op) {}
+
+  Check &shape(StringRef name, Value value, ArrayRef<int64_t> expected) {
+    if (passed && value && shapeOf(value) != expected)
+      report(name) << "expected [" << expected << "], got [" << shapeOf(value)
+                   << "]";
+    return *this;
+  }
+
+  Check &element(StringRef name, Value value, Type expected) {
+    if (passed && value && elementOf(value) != expected)
+      report(name) << "expected elements of " << expected << ", got "
+                   << elementOf(value);
+    return *this;
+  }
+
+  Check &type(StringRef name, Value value, Value like) {
+    return shape(name, value, shapeOf(like))
+        .element(name, value, elementOf(like));
+  }
+
+  Check &positive(StringRef name, int64_t value) {
+    if (passed && value <= 0)
+      report(name) << "expected a positive number, got " << value;
+    return *this;
+  }
+
+  Check &positive(StringRef name, const APFloat &value) {
+    if (passed && !(value.convertToDouble() > 0))
+      report(name) << "expected a positive number, got "
+                   << value.convertToDouble();
+    return *this;
+  }
+
+  /// `divisor`, named `name`, divides `extent`.
+  Check &divides(StringRef name, int64_t divisor, StringRef extentName,
+                 int64_t extent) {
+    if (passed && (divisor <= 0 || extent % divisor != 0))
+      report(name) << "expected a divisor of " << extentName << " " << extent
+                   << ", got " << divisor;
+    return *this;
+  }
+
+  /// A condition of its own words.
+  Check &that(bool holds, StringRef name, const Twine &expected,
+              const Twine &got) {
+    if (passed && !holds)
+      report(name) << "expected " << expected << ", got " << got;
+    return *this;
+  }
+
+  /// The results are those that follow from the operands.
+  template <typename OpT>
+  LogicalResult results(OpT typedOp, ArrayRef<StringRef> names) {
+    if (!passed)
+      return failure();
+    SmallVector<Type> inferred;
+    if (failed(OpT::inferReturnTypes(op->getContext(), op->getLoc(),
+                                     typename OpT::Adaptor(typedOp), inferred)))
+      return failure();
+    if (inferred.size() != op->getNumResults())
+      return op->emitOpError() << "expected " << inferred.size()
+                               << " results, got " << op->getNumResults();
+    for (auto [name, type, result] :
+         llvm::zip(names, inferred, op->getResults())) {
+      shape(name, result, cast<RankedTensorType>(type).getShape());
+      element(name, result, cast<RankedTensorType>(type).getElementType());
+    }
+    return *this;
+  }
+
+  bool ok() const { return passed; }
+  operator LogicalResult() const { return success(passed); }
+
+private:
+  InFlightDiagnostic report(StringRef name) {
+    passed = false;
+    return op->emitOpError() << name << ": ";
+  }
+
+  Operation *op;
+  bool passed = true;
+};
+
+int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+} // namespace
+
+//===-- Forward -----------------------------------------------------------===//
+
+LogicalResult EmbeddingOp::verify() {
+  // C1, C2
+  return Check(*this).results(*this, {"result"});
+}
+
+LogicalResult LinearOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> weight = shapeOf(getWeight());
+  // C1
+  check.that(shapeOf(getX()).back() == weight[1], "x",
+             "a last dimension of " + Twine(weight[1]),
+             Twine(shapeOf(getX()).back()));
+  // C3
+  check.shape("bias", getBias(), {weight[0]});
+  // C4
+  check.element("weight", getWeight(), elementOf(getX()))
+      .element("bias", getBias(), elementOf(getX()));
+  // C2, C4
+  return check.results(*this, {"result"});
+}
+
+LogicalResult TimestepNormOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> x = shapeOf(getX());
+  int64_t groups = shapeOf(getMean())[1];
+  Type element = elementOf(getX());
+  // C2
+  check.shape("weight", getWeight(), {x[2]}).shape("bias", getBias(), {x[2]});
+  // C3
+  check.shape("count", getCount(), {x[0]})
+      .shape("mean", getMean(), {x[0], groups})
+      .shape("var", getVar(), {x[0], groups});
+  // C4
+  check.divides("groups", groups, "channels", x[2])
+      .that(groups < x[2], "groups", "less than " + Twine(x[2]) + " channels",
+            Twine(groups));
+  // C6
+  check.positive("eps", getEps());
+  // C7
+  check.element("weight", getWeight(), element)
+      .element("bias", getBias(), element)
+      .element("mean", getMean(), element)
+      .element("var", getVar(), element);
+  // C1, C3, C5, C7
+  return check.results(*this, {"result", "new_count", "new_mean", "new_var",
+                               "running_mean", "running_rstd"});
+}
+
+/// What cema_coefficients and its gradient ask of the logits.
+static void checkLogits(Check &check, Value alpha, Value delta, Value theta,
+                        int64_t channels, int64_t states) {
+  check.shape("alpha", alpha, {channels, states, 1})
+      .shape("delta", delta, {channels, states, 1})
+      .shape("theta", theta, {channels, 1, 1});
+}
+
+LogicalResult CemaCoefficientsOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> gamma = shapeOf(getGamma());
+  Type element = elementOf(getAlpha());
+  // C1
+  check.that(gamma.size() == 3, "gamma", "rank 3", Twine(gamma.size()));
+  if (!check.ok())
+    return failure();
+  check.shape("gamma", getGamma(), {gamma[0], gamma[1], 2});
+  checkLogits(check, getAlpha(), getDelta(), getTheta(), gamma[0], gamma[1]);
+  // C2
+  check.element("delta", getDelta(), element)
+      .element("theta", getTheta(), element)
+      .element("gamma", getGamma(), element);
+  // C1
+  return check.results(*this, {"p", "q", "g"});
+}
+
+LogicalResult CemaOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> x = shapeOf(getX());
+  int64_t states = shapeOf(getP())[1];
+  Type element = elementOf(getX());
+  // C2
+  check.shape("p", getP(), {x[2], states})
+      .shape("q", getQ(), {x[2], states, 2})
+      .shape("g", getG(), {x[2], states, 2});
+  // C3
+  check.shape("omega", getOmega(), {x[2], 1});
+  // C4
+  check.shape("state", getState(), {x[0], x[2], states, 2});
+  // C5
+  check.positive("block", getBlock());
+  // C6
+  check.element("omega", getOmega(), element)
+      .element("state", getState(), element);
+  // C1, C4, C5, C6
+  return check.results(*this, {"result", "new_state", "block_states"});
+}
+
+LogicalResult RmsNormOp::verify() {
+  Check check(*this);
+  // C2
+  check.shape("weight", getWeight(), {shapeOf(getX())[2]})
+      .element("weight", getWeight(), elementOf(getX()));
+  // C3
+  check.positive("eps", getEps());
+  // C1
+  return check.results(*this, {"result"});
+}
+
+LogicalResult LayerNormOp::verify() {
+  Check check(*this);
+  int64_t channels = shapeOf(getX())[2];
+  Type element = elementOf(getX());
+  // C2
+  check
+      .that(!getWeight() == !getBias(), "affine",
+            "weight and bias both given or both absent", "one of them")
+      .shape("weight", getWeight(), {channels})
+      .element("weight", getWeight(), element)
+      .shape("bias", getBias(), {channels})
+      .element("bias", getBias(), element);
+  // C3
+  check.positive("eps", getEps());
+  // C1
+  return check.results(*this, {"result"});
+}
+
+LogicalResult NormalizedQKOp::verify() {
+  Check check(*this);
+  int64_t width = shapeOf(getZ())[2];
+  // C2
+  check.divides("heads", getHeads(), "width", width);
+  // C3
+  check.shape("gamma", getGamma(), {2, width})
+      .element("gamma", getGamma(), elementOf(getZ()))
+      .shape("beta", getBeta(), {2, width})
+      .element("beta", getBeta(), elementOf(getZ()));
+  // C4
+  check.positive("eps", getEps());
+  // C1
+  return check.results(*this, {"q", "k"});
+}
+
+LogicalResult RotaryOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> x = shapeOf(getX());
+  // C2
+  check.divides("heads", getHeads(), "width", x[2]);
+  if (!check.ok())
+    return failure();
+  check.that(x[2] / getHeads() % 2 == 0, "heads", "an even width a head",
+             Twine(x[2] / getHeads()));
+  // C3
+  check.shape("count", getCount(), {x[0]});
+  // C4
+  check.positive("base", getBase()).positive("chunk", getChunk());
+  // C1
+  return check.results(*this, {"result"});
+}
+
+/// What chunk_attention and its gradient ask of the caches: [B,C,Z] and
+/// [B,C,V] of one C.
+static void checkCaches(Check &check, Value q, Value v, Value cacheK,
+                        Value cacheV, Value count) {
+  ArrayRef<int64_t> keys = shapeOf(q), values = shapeOf(v);
+  int64_t capacity = shapeOf(cacheK)[1];
+  check.positive("capacity of cache_k", capacity)
+      .shape("cache_k", cacheK, {keys[0], capacity, keys[2]})
+      .element("cache_k", cacheK, elementOf(q))
+      .shape("cache_v", cacheV, {keys[0], capacity, values[2]})
+      .element("cache_v", cacheV, elementOf(q))
+      .shape("count", count, {keys[0]});
+}
+
+LogicalResult ChunkAttentionOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> q = shapeOf(getQ()), v = shapeOf(getV());
+  // C1
+  check.type("k", getK(), getQ());
+  // C2
+  check.shape("v", getV(), {q[0], q[1], v[2]})
+      .element("v", getV(), elementOf(getQ()));
+  // C3
+  check.divides("heads", getHeads(), "query width", q[2])
+      .divides("heads", getHeads(), "value width", v[2]);
+  // C4, C6
+  checkCaches(check, getQ(), getV(), getCacheK(), getCacheV(), getCount());
+  // C2, C5
+  return check.results(*this, {"result", "lse"});
+}
+
+LogicalResult CacheAppendOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> cache = shapeOf(getCache());
+  // C2
+  check.shape("rows", getRows(), {cache[0], shapeOf(getRows())[1], cache[2]})
+      .element("rows", getRows(), elementOf(getCache()));
+  // C3
+  check.shape("count", getCount(), {cache[0]});
+  // C1
+  return check.results(*this, {"result"});
+}
+
+LogicalResult TwoHopResidualOp::verify() {
+  Check check(*this);
+  // C1
+  check.type("branch", getBranch(), getX());
+  // C2
+  check.shape("alpha", getAlpha(), {shapeOf(getX())[2]})
+      .element("alpha", getAlpha(), elementOf(getX()));
+  // C1
+  return check.results(*this, {"result"});
+}
+
+LogicalResult LastTokenOp::verify() {
+  // C1
+  return Check(*this).results(*this, {"result"});
+}
+
+LogicalResult CrossEntropyOp::verify() {
+  Check check(*this);
+  // C1
+  check.shape("targets", getTargets(), shapeOf(getLogits()).drop_back());
+  // C1, C2
+  return check.results(*this, {"nll", "lse"});
+}
+
+LogicalResult MeanOp::verify() {
+  // C1
+  return Check(*this).results(*this, {"result"});
+}
+
+LogicalResult LossSumOp::verify() {
+  Check check(*this);
+  // C1
+  check.shape("targets", getTargets(), shapeOf(getNll()));
+  return check.results(*this, {"sum", "count"});
+}
+
+//===-- Backward ----------------------------------------------------------===//
+
+LogicalResult EmbeddingGradOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> tokens = shapeOf(getTokens()),
+                    dweight = shapeOf(getDweight());
+  // C1
+  check.shape("dy", getDy(), {tokens[0], tokens[1], dweight[1]})
+      .element("dweight", getDweight(), elementOf(getDy()));
+  return check;
+}
+
+LogicalResult LinearGradInputOp::verify() {
+  Check check(*this);
+  int64_t outputs = shapeOf(getWeight())[0];
+  // C1
+  check
+      .that(shapeOf(getDy()).back() == outputs, "dy",
+            "a last dimension of " + Twine(outputs),
+            Twine(shapeOf(getDy()).back()))
+      .element("weight", getWeight(), elementOf(getDy()));
+  return check.results(*this, {"dx"});
+}
+
+LogicalResult LinearGradWeightOp::verify() {
+  Check check(*this);
+  SmallVector<int64_t> x(shapeOf(getDy()).drop_back());
+  x.push_back(shapeOf(getX()).back());
+  // C1
+  check.shape("x", getX(), x).element("x", getX(), elementOf(getDy()));
+  return check.results(*this, {"dweight"});
+}
+
+LogicalResult LinearGradBiasOp::verify() {
+  // C1
+  return Check(*this).results(*this, {"dbias"});
+}
+
+LogicalResult TimestepNormGradOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> x = shapeOf(getX());
+  int64_t groups = shapeOf(getRunningMean())[2];
+  Type element = elementOf(getX());
+  // C1
+  check.type("dy", getDy(), getX());
+  // C2
+  check.shape("weight", getWeight(), {x[2]})
+      .element("weight", getWeight(), element);
+  // C3
+  check.shape("running_mean", getRunningMean(), {x[0], x[1], groups})
+      .element("running_mean", getRunningMean(), element)
+      .type("running_rstd", getRunningRstd(), getRunningMean())
+      .shape("count", getCount(), {x[0]})
+      .divides("groups", groups, "channels", x[2]);
+  // C4
+  check
+      .that(!getDnewMean() == !getDnewVar(), "end",
+            "dnew_mean and dnew_var both given or both absent", "one of them")
+      .shape("dnew_mean", getDnewMean(), {x[0], groups})
+      .element("dnew_mean", getDnewMean(), element)
+      .shape("dnew_var", getDnewVar(), {x[0], groups})
+      .element("dnew_var", getDnewVar(), element);
+  // C1, C2, C4
+  return check.results(*this, {"dx", "dweight", "dbias", "dmean", "dvar"});
+}
+
+LogicalResult CemaCoefficientsGradOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> p = shapeOf(getDp());
+  Type element = elementOf(getAlpha());
+  // C1
+  check.shape("dq", getDq(), {p[0], p[1], 2})
+      .shape("dg", getDg(), {p[0], p[1], 2});
+  checkLogits(check, getAlpha(), getDelta(), getTheta(), p[0], p[1]);
+  check.element("delta", getDelta(), element)
+      .element("theta", getTheta(), element);
+  return check.results(*this, {"dalpha", "ddelta", "dtheta", "dgamma"});
+}
+
+LogicalResult CemaGradOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> x = shapeOf(getX());
+  int64_t states = shapeOf(getP())[1];
+  Type element = elementOf(getX());
+  // C1
+  check.type("dy", getDy(), getX());
+  // C2
+  check.shape("p", getP(), {x[2], states})
+      .shape("q", getQ(), {x[2], states, 2})
+      .shape("g", getG(), {x[2], states, 2});
+  // C3
+  check.shape("omega", getOmega(), {x[2], 1})
+      .element("omega", getOmega(), element);
+  // C4
+  check.shape("dnew_state", getDnewState(), {x[0], x[2], states, 2})
+      .element("dnew_state", getDnewState(), element);
+  // C5
+  check.positive("block", getBlock());
+  if (!check.ok())
+    return failure();
+  check
+      .shape("block_states", getBlockStates(),
+             {ceilDiv(x[1], getBlock()), x[0], x[2], states, 2})
+      .element("block_states", getBlockStates(), element);
+  // C1, C2, C3, C4
+  return check.results(*this, {"dx", "dp", "dq", "dg", "domega", "dstate"});
+}
+
+LogicalResult RmsNormGradOp::verify() {
+  Check check(*this);
+  // C1
+  check.type("dy", getDy(), getX());
+  // C2
+  check.shape("weight", getWeight(), {shapeOf(getX())[2]})
+      .element("weight", getWeight(), elementOf(getX()));
+  return check.results(*this, {"dx", "dweight"});
+}
+
+LogicalResult LayerNormGradOp::verify() {
+  Check check(*this);
+  int64_t channels = shapeOf(getX())[2];
+  Type element = elementOf(getX());
+  // C1
+  check.type("dy", getDy(), getX()).type("dx", getDx(), getX());
+  // C2
+  check.that(!getWeight() == !getDweight() && !getWeight() == !getDbias(),
+             "weight", "weight, dweight and dbias all given or all absent",
+             "some of them");
+  check.shape("weight", getWeight(), {channels})
+      .element("weight", getWeight(), element)
+      .shape("dweight", getDweight(), {channels})
+      .element("dweight", getDweight(), element)
+      .shape("dbias", getDbias(), {channels})
+      .element("dbias", getDbias(), element);
+  return check;
+}
+
+LogicalResult NormalizedQKGradOp::verify() {
+  Check check(*this);
+  int64_t width = shapeOf(getZ())[2];
+  // C1
+  check.type("dq", getDq(), getZ()).type("dk", getDk(), getZ());
+  // C2
+  check.shape("gamma", getGamma(), {2, width})
+      .element("gamma", getGamma(), elementOf(getZ()));
+  // C3
+  check.divides("heads", getHeads(), "width", width);
+  // C1, C2
+  return check.results(*this, {"dz", "dgamma", "dbeta"});
+}
+
+LogicalResult ChunkAttentionGradOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> q = shapeOf(getQ()), v = shapeOf(getV());
+  // C1
+  check.type("k", getK(), getQ())
+      .shape("v", getV(), {q[0], q[1], v[2]})
+      .element("v", getV(), elementOf(getQ()))
+      .type("out", getOut(), getV())
+      .type("dout", getDout(), getV());
+  check.divides("heads", getHeads(), "query width", q[2])
+      .divides("heads", getHeads(), "value width", v[2]);
+  // C2
+  check.shape("lse", getLse(), {q[0], q[1], static_cast<int64_t>(getHeads())})
+      .element("lse", getLse(), elementOf(getQ()));
+  // C3
+  checkCaches(check, getQ(), getV(), getCacheK(), getCacheV(), getCount());
+  // C1
+  return check.results(*this, {"dq", "dk", "dv"});
+}
+
+LogicalResult GateGradOp::verify() {
+  Check check(*this);
+  // C1
+  check.type("dy", getDy(), getValue()).type("gate", getGate(), getValue());
+  return check.results(*this, {"dvalue", "dgate"});
+}
+
+LogicalResult TwoHopResidualGradOp::verify() {
+  Check check(*this);
+  // C1
+  check.type("dy", getDy(), getBranch());
+  // C2
+  check.shape("alpha", getAlpha(), {shapeOf(getBranch())[2]})
+      .element("alpha", getAlpha(), elementOf(getBranch()));
+  return check.results(*this, {"dbranch", "dalpha"});
+}
+
+LogicalResult CrossEntropyGradOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> positions = shapeOf(getLogits()).drop_back();
+  Type element = elementOf(getLogits());
+  // C1
+  check.shape("dnll", getDnll(), positions)
+      .element("dnll", getDnll(), element)
+      .shape("targets", getTargets(), positions)
+      .shape("lse", getLse(), positions)
+      .element("lse", getLse(), element);
+  return check.results(*this, {"dlogits"});
+}
+
+LogicalResult MeanGradOp::verify() {
+  // C1
+  return Check(*this).element("dx", getDx(), elementOf(getDy()));
+}
+
+//===-- Optimizer ---------------------------------------------------------===//
+
+LogicalResult GlobalNormOp::verify() {
+  Check check(*this);
+  // C1
+  check.that(!getGradients().empty(), "gradients", "at least one", "none");
+  for (Value gradient : getGradients())
+    check.element("gradients", gradient, elementOf(getNorm()));
+  return check;
+}
+
+LogicalResult ClipOp::verify() {
+  // C1
+  return Check(*this).results(*this, {"coefficient"});
+}
+
+LogicalResult AdamWOp::verify() {
+  Check check(*this);
+  Type element = elementOf(getParameter());
+  auto isDecay = [](const APFloat &beta) {
+    double value = beta.convertToDouble();
+    return value >= 0 && value < 1;
+  };
+  auto text = [](const APFloat &value) {
+    SmallString<16> digits;
+    value.toString(digits);
+    return digits.str().str();
+  };
+  // C1
+  check.type("first_moment", getFirstMoment(), getParameter())
+      .type("second_moment", getSecondMoment(), getParameter())
+      .type("gradient", getGradient(), getParameter());
+  // C2
+  check
+      .that(isDecay(getBeta1()), "beta1", "a number in [0, 1)",
+            text(getBeta1()))
+      .that(isDecay(getBeta2()), "beta2", "a number in [0, 1)",
+            text(getBeta2()))
+      .positive("epsilon", getEpsilon())
+      .that(getWeightDecay().convertToDouble() >= 0, "weight_decay",
+            "a number that is not negative", text(getWeightDecay()));
+  // C3
+  check.element("lr", getLr(), element).element("clip", getClip(), element);
+  // C1
+  return check.results(
+      *this, {"new_parameter", "new_first_moment", "new_second_moment"});
+}

@@ -1,0 +1,231 @@
+// Shape inference of the megalodon dialect: result types as they follow from
+// the operands. The operands are taken to satisfy the op's constraints.
+#include "dialect/Megalodon/Megalodon.h"
+
+using namespace mlir;
+using namespace mlir::megalodon;
+
+namespace {
+
+using Types = SmallVectorImpl<Type>;
+
+ArrayRef<int64_t> shapeOf(Value value) {
+  return cast<RankedTensorType>(value.getType()).getShape();
+}
+
+/// A tensor of `shape` with the elements of `like`.
+Type tensor(ArrayRef<int64_t> shape, Value like) {
+  return RankedTensorType::get(
+      shape, cast<RankedTensorType>(like.getType()).getElementType());
+}
+
+int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+} // namespace
+
+// The signature of every rule below; `in` holds operands and attributes.
+#define INFER(OP)                                                              \
+  LogicalResult OP::inferReturnTypes(MLIRContext *context,                     \
+                                     std::optional<Location> location,         \
+                                     Adaptor in, Types &types)
+
+//===-- Forward -----------------------------------------------------------===//
+
+INFER(EmbeddingOp) {
+  SmallVector<int64_t> shape(shapeOf(in.getTokens()));
+  shape.push_back(shapeOf(in.getWeight())[1]);
+  types.push_back(tensor(shape, in.getWeight()));
+  return success();
+}
+
+INFER(LinearOp) {
+  SmallVector<int64_t> shape(shapeOf(in.getX()));
+  shape.back() = shapeOf(in.getWeight())[0];
+  types.push_back(tensor(shape, in.getX()));
+  return success();
+}
+
+INFER(TimestepNormOp) {
+  ArrayRef<int64_t> x = shapeOf(in.getX());
+  Type running = tensor({x[0], x[1], shapeOf(in.getMean())[1]}, in.getX());
+  types.append({in.getX().getType(), in.getCount().getType(),
+                in.getMean().getType(), in.getMean().getType(), running,
+                running});
+  return success();
+}
+
+INFER(CemaCoefficientsOp) {
+  ArrayRef<int64_t> gamma = shapeOf(in.getGamma());
+  Type f64 = Float64Type::get(context);
+  Type complex = RankedTensorType::get({gamma[0], gamma[1], 2}, f64);
+  types.append(
+      {RankedTensorType::get({gamma[0], gamma[1]}, f64), complex, complex});
+  return success();
+}
+
+INFER(CemaOp) {
+  ArrayRef<int64_t> x = shapeOf(in.getX()), state = shapeOf(in.getState());
+  SmallVector<int64_t> blocks{
+      ceilDiv(x[1], static_cast<int64_t>(in.getBlock()))};
+  blocks.append(state.begin(), state.end());
+  types.append({in.getX().getType(), in.getState().getType(),
+                tensor(blocks, in.getX())});
+  return success();
+}
+
+INFER(RmsNormOp) {
+  types.push_back(in.getX().getType());
+  return success();
+}
+
+INFER(LayerNormOp) {
+  types.push_back(in.getX().getType());
+  return success();
+}
+
+INFER(NormalizedQKOp) {
+  types.append(2, in.getZ().getType());
+  return success();
+}
+
+INFER(RotaryOp) {
+  types.push_back(in.getX().getType());
+  return success();
+}
+
+INFER(ChunkAttentionOp) {
+  ArrayRef<int64_t> q = shapeOf(in.getQ());
+  types.append(
+      {in.getV().getType(),
+       tensor({q[0], q[1], static_cast<int64_t>(in.getHeads())}, in.getQ())});
+  return success();
+}
+
+INFER(CacheAppendOp) {
+  types.push_back(in.getCache().getType());
+  return success();
+}
+
+INFER(TwoHopResidualOp) {
+  types.push_back(in.getX().getType());
+  return success();
+}
+
+INFER(LastTokenOp) {
+  ArrayRef<int64_t> x = shapeOf(in.getX());
+  types.push_back(tensor({x[0], x[2]}, in.getX()));
+  return success();
+}
+
+INFER(CrossEntropyOp) {
+  types.append(2, tensor(shapeOf(in.getLogits()).drop_back(), in.getLogits()));
+  return success();
+}
+
+INFER(MeanOp) {
+  types.push_back(tensor({}, in.getX()));
+  return success();
+}
+
+INFER(LossSumOp) {
+  types.append({tensor({}, in.getNll()),
+                RankedTensorType::get({}, IntegerType::get(context, 64))});
+  return success();
+}
+
+//===-- Backward ----------------------------------------------------------===//
+
+INFER(LinearGradInputOp) {
+  SmallVector<int64_t> shape(shapeOf(in.getDy()));
+  shape.back() = shapeOf(in.getWeight())[1];
+  types.push_back(tensor(shape, in.getDy()));
+  return success();
+}
+
+INFER(LinearGradWeightOp) {
+  types.push_back(tensor(
+      {shapeOf(in.getDy()).back(), shapeOf(in.getX()).back()}, in.getDy()));
+  return success();
+}
+
+INFER(LinearGradBiasOp) {
+  types.push_back(tensor({shapeOf(in.getDy()).back()}, in.getDy()));
+  return success();
+}
+
+INFER(TimestepNormGradOp) {
+  Type statistics = tensor(
+      {shapeOf(in.getX())[0], shapeOf(in.getRunningMean())[2]}, in.getX());
+  types.append({in.getX().getType(), in.getWeight().getType(),
+                in.getWeight().getType(), statistics, statistics});
+  return success();
+}
+
+INFER(CemaCoefficientsGradOp) {
+  types.append({in.getAlpha().getType(), in.getDelta().getType(),
+                in.getTheta().getType(),
+                tensor(shapeOf(in.getDg()), in.getAlpha())});
+  return success();
+}
+
+INFER(CemaGradOp) {
+  types.append({in.getX().getType(), in.getP().getType(), in.getQ().getType(),
+                in.getG().getType(), in.getOmega().getType(),
+                tensor(shapeOf(in.getBlockStates()).drop_front(), in.getX())});
+  return success();
+}
+
+INFER(RmsNormGradOp) {
+  types.push_back(in.getX().getType());
+  if (in.getWeight())
+    types.push_back(in.getWeight().getType());
+  return success();
+}
+
+INFER(NormalizedQKGradOp) {
+  types.append(
+      {in.getZ().getType(), in.getGamma().getType(), in.getGamma().getType()});
+  return success();
+}
+
+INFER(ChunkAttentionGradOp) {
+  types.append({in.getQ().getType(), in.getK().getType(), in.getV().getType()});
+  return success();
+}
+
+INFER(GateGradOp) {
+  types.append(2, in.getValue().getType());
+  return success();
+}
+
+INFER(TwoHopResidualGradOp) {
+  types.append({in.getBranch().getType(), in.getAlpha().getType()});
+  return success();
+}
+
+INFER(CrossEntropyGradOp) {
+  types.push_back(in.getLogits().getType());
+  return success();
+}
+
+//===-- Optimizer ---------------------------------------------------------===//
+
+INFER(GlobalNormOp) {
+  if (in.getGradients().empty())
+    return emitOptionalError(location, "expected at least one gradient, got "
+                                       "none");
+  types.push_back(tensor({}, in.getGradients().front()));
+  return success();
+}
+
+INFER(ClipOp) {
+  types.push_back(in.getNorm().getType());
+  return success();
+}
+
+INFER(AdamWOp) {
+  types.append(3, in.getParameter().getType());
+  return success();
+}
+
+#undef INFER
