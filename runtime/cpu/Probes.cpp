@@ -1,5 +1,6 @@
 #include "runtime/cpu/Probes.h"
 #include "runtime/cpu/Memory.h"
+#include "runtime/cpu/OneDnn.h"
 #include <algorithm>
 #include <chrono>
 
@@ -108,6 +109,19 @@ MachineLimits measureMachine(ThreadPool &pool) {
   return {3.0 * sizeof(float) * double(piece) * pool.size() / streaming,
           operations * (variant.bytes / sizeof(float)) / single,
           operations * (variant.bytes / sizeof(double)) / twice};
+}
+
+double measureProducts(ThreadPool &pool) {
+  constexpr int64_t kSize = 768;
+  const OneDnn &library = OneDnn::get();
+  const size_t workers = size_t(pool.size());
+  std::vector<float> a(kSize * kSize, 0.5f), b(kSize * kSize, 0.25f),
+      c(kSize * kSize * workers);
+  const double seconds = shortest(pool, [&](int64_t part) {
+    library.product(false, true, kSize, kSize, kSize, a.data(), kSize, b.data(),
+                    kSize, 0, c.data() + part * kSize * kSize, kSize);
+  });
+  return 2.0 * kSize * kSize * kSize * double(workers) / seconds;
 }
 
 } // namespace megalodon::cpu

@@ -29,7 +29,9 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
                Dynamic::None, 5),
       variable("bias", ElementType::F32, Role::Parameter, {8}, Dynamic::None),
       variable("loss_scale", ElementType::F32, Role::Input, {}, Dynamic::None,
-               -1, true, 0.25)};
+               -1, true, 0.25),
+      variable("tokens", ElementType::I32, Role::Input, {2, 16},
+               Dynamic::BatchLength)};
   const std::vector<flatbuffers::Offset<Kernel>> kernels = {
       CreateKernelDirect(builder, damage.symbol, damage.scratchBytes),
       CreateKernelDirect(builder, "gather"),
@@ -67,7 +69,7 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
                               Dynamic::BatchLength, 7)),
       dispatch(2, {5}, {}, Grid(1, 1, Outer::Batch, Inner::One)),
       command(Operation::Wait, CreateWait(builder, damage.waitEvent))};
-  const std::vector<uint32_t> forwardInputs = {0, 1, 3},
+  const std::vector<uint32_t> forwardInputs = {0, 1, 3, 7},
                               forwardOutputs = {damage.outputVariable, 3};
 
   // step. Buffers: 0 in, 1 grad.bias, 2 bias

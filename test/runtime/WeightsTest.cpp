@@ -40,7 +40,7 @@ TEST_F(WeightsTest, ReadsAllParameters) {
 
 TEST_F(WeightsTest, NamesWhatIsWrong) {
   EXPECT_ERROR(read({view("w", {8, 8}, w)}),
-               path + ": expected all parameters of test.plan, missing 'bias'");
+               path + ": expected all 2 tensors of test.plan, missing 'bias'");
   EXPECT_ERROR(read({view("w", {8, 8}, w), view("bias", {8}, bias),
                      view("extra", {8}, bias)}),
                "got 'extra'");

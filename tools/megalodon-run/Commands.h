@@ -10,6 +10,8 @@ namespace megalodon {
 
 void addEval(CLI::App &app);
 void addGenerate(CLI::App &app);
+void addBench(CLI::App &app);
+void addInspect(CLI::App &app);
 void addInvoke(CLI::App &app);
 void addTrain(CLI::App &app);
 

@@ -12,6 +12,8 @@ int main(int argc, char **argv) {
   megalodon::addGenerate(app);
   megalodon::addEval(app);
   megalodon::addInvoke(app);
+  megalodon::addInspect(app);
+  megalodon::addBench(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -1,0 +1,310 @@
+// megalodon-run bench: how fast each function of a plan runs, where its time
+// goes, and how that compares with what the machine can do.
+#include "runtime/core/Error.h"
+#include "runtime/cpu/Probes.h"
+#include "runtime/plan/Header.h"
+#include "runtime/plan/LoadedPlan.h"
+#include "runtime/session.h"
+#include "runtime/train/Initialize.h"
+#include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/Text.h"
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstring>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+
+namespace megalodon {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct BenchOptions {
+  std::string plan, function;
+  bool json = false;
+  int threads = 0, repeat = 5;
+};
+
+/// One line of the table: all dispatches of a kernel, or all products.
+struct Row {
+  std::string name;
+  int64_t calls = 0;
+  double bytes = 0, flops = 0;
+  std::vector<double> seconds; ///< one entry a run
+};
+
+struct Result {
+  std::string function;
+  int64_t batch = 0, length = 0;
+  double seconds = 0, modelFlops = 0;
+  std::vector<Row> rows;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 ? values[middle]
+                           : (values[middle - 1] + values[middle]) / 2;
+}
+
+template <typename T>
+void store(const TensorView &tensor, size_t element, T value) {
+  std::memcpy(tensor.data + element * sizeof(T), &value, sizeof(T));
+}
+
+/// Ids drawn evenly; a learning rate and step as in training.
+void fillInputs(Session &session, size_t function) {
+  const plan::LoadedPlan &plan = session.plan();
+  for (const TensorView &input : session.inputs(function)) {
+    const int64_t range = input.name == "tokens"    ? plan.vocabSize
+                          : input.name == "targets" ? plan.outputSize
+                                                    : 0;
+    if (range > 0 && input.type == ElementType::I32)
+      for (size_t i = 0; i < input.bytes / 4; ++i)
+        store(input, i, int32_t((i * 2654435761u + 12345u) % uint64_t(range)));
+    else if (input.name == "step")
+      store(input, 0, int64_t(1));
+    else if (input.name == "lr" && input.type == ElementType::F32)
+      store(input, 0, 1e-4f);
+    else if (input.name == "lr")
+      store(input, 0, 1e-4);
+  }
+  session.resetState(function);
+  session.resetOptionalInputs(function);
+}
+
+/// The table's rows without times, and the row of each command (or -1).
+std::vector<Row> makeRows(const plan::LoadedPlan &plan,
+                          const plan::Function &function,
+                          std::vector<int> &rowOf) {
+  std::vector<Row> rows;
+  std::map<std::string, int> known;
+  auto row = [&](const std::string &name) {
+    auto [entry, isNew] = known.emplace(name, int(rows.size()));
+    if (isNew) {
+      rows.emplace_back();
+      rows.back().name = name;
+    }
+    rowOf.push_back(entry->second);
+    return &rows[size_t(entry->second)];
+  };
+  const double tokens = double(function.batch * function.length);
+  for (const plan::Command &command : function.commands) {
+    if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation)) {
+      Row *of = row(plan.kernels[dispatch->kernel].symbol);
+      of->calls += 1;
+      of->bytes += dispatch->bytes;
+      of->flops += dispatch->flops;
+    } else if (auto *product = std::get_if<plan::Product>(&command.operation)) {
+      const double m = product->m < 0 ? tokens : double(product->m),
+                   n = product->n < 0 ? tokens : double(product->n),
+                   k = product->k < 0 ? tokens : double(product->k);
+      Row *of = row("product");
+      of->calls += 1;
+      of->bytes += 4 * (m * k + k * n + m * n * (product->accumulate ? 2 : 1));
+      of->flops += 2 * m * n * k;
+    } else if (auto *copy = std::get_if<plan::CopyStart>(&command.operation)) {
+      Row *of = row("copy");
+      const double times =
+          copy->dynamic == plan::Dynamic::Batch         ? double(function.batch)
+          : copy->dynamic == plan::Dynamic::BatchLength ? tokens
+                                                        : 1;
+      of->calls += 1;
+      of->bytes += 2 * double(copy->bytes) * times;
+    } else {
+      rowOf.push_back(-1);
+    }
+  }
+  return rows;
+}
+
+Result measure(Session &session, size_t index, int repeat) {
+  using Clock = std::chrono::steady_clock;
+  const plan::Function &function = session.plan().functions[index];
+  Result result;
+  result.function = function.name;
+  result.batch = function.batch;
+  result.length = function.length;
+  result.modelFlops = function.modelFlops;
+  std::vector<int> rowOf;
+  result.rows = makeRows(session.plan(), function, rowOf);
+  fillInputs(session, index);
+  session.run(index); // touches all memory, loads all code
+  std::vector<double> seconds;
+  for (int run = 0; run < repeat; ++run) {
+    const Clock::time_point start = Clock::now();
+    session.run(index);
+    seconds.push_back(
+        std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  result.seconds = median(seconds);
+  session.setProfiling(true);
+  for (int run = 0; run < repeat; ++run) {
+    session.run(index);
+    for (Row &row : result.rows)
+      row.seconds.push_back(0);
+    for (size_t i = 0; i < rowOf.size(); ++i)
+      if (rowOf[i] >= 0)
+        result.rows[size_t(rowOf[i])].seconds.back() +=
+            session.commandSeconds()[i];
+  }
+  session.setProfiling(false);
+  std::sort(result.rows.begin(), result.rows.end(),
+            [](const Row &left, const Row &right) {
+              return median(left.seconds) > median(right.seconds);
+            });
+  return result;
+}
+
+/// The machine's yardsticks in the plan's precision.
+struct Yardsticks {
+  double bytes, flops, products; ///< a second; products 0 if the plan has none
+};
+
+Json resultJson(const Result &result, const Yardsticks &machine) {
+  const double tokens = double(result.batch * result.length);
+  Json out = {
+      {"function", result.function},
+      {"batch", result.batch},
+      {"length", result.length},
+      {"seconds", result.seconds},
+      {"tokens_per_second", tokens / result.seconds},
+      {"model_flops", result.modelFlops},
+      {"share_of_peak", result.modelFlops / result.seconds / machine.flops}};
+  if (machine.products > 0)
+    out["share_of_product_rate"] =
+        result.modelFlops / result.seconds / machine.products;
+  Json &kernels = out["kernels"] = Json::array();
+  for (const Row &row : result.rows) {
+    const double seconds = median(row.seconds);
+    kernels.push_back(
+        {{"name", row.name},
+         {"calls", row.calls},
+         {"seconds", seconds},
+         {"bytes", row.bytes},
+         {"flops", row.flops},
+         {"share_of_bandwidth", row.bytes / seconds / machine.bytes},
+         {"share_of_peak", row.flops / seconds / machine.flops}});
+  }
+  return out;
+}
+
+void printResult(const Result &result, const Yardsticks &machine) {
+  const double tokens = double(result.batch * result.length);
+  std::printf("\n%s, batch %s, length %s: %s ms, %s tokens/s",
+              result.function.c_str(), grouped(result.batch).c_str(),
+              grouped(result.length).c_str(),
+              decimal(result.seconds * 1e3, 3).c_str(),
+              grouped(int64_t(tokens / result.seconds)).c_str());
+  std::printf(
+      "; dense flops %s G at %s GF/s = %s %% of peak",
+      decimal(result.modelFlops * 1e-9, 2).c_str(),
+      decimal(result.modelFlops / result.seconds * 1e-9, 1).c_str(),
+      decimal(100 * result.modelFlops / result.seconds / machine.flops, 1)
+          .c_str());
+  if (machine.products > 0)
+    std::printf(
+        ", %s %% of the library's product rate",
+        decimal(100 * result.modelFlops / result.seconds / machine.products, 1)
+            .c_str());
+  std::printf("\n");
+  double total = 0;
+  for (const Row &row : result.rows)
+    total += median(row.seconds);
+  std::vector<std::vector<std::string>> rows = {
+      {"kernel", "calls", "ms", "time %", "MB", "MF", "GB/s", "of memory %",
+       "GF/s", "of peak %"}};
+  for (const Row &row : result.rows) {
+    const double seconds = std::max(median(row.seconds), 1e-9);
+    rows.push_back({row.name, grouped(row.calls), decimal(seconds * 1e3, 3),
+                    decimal(100 * seconds / total, 1),
+                    decimal(row.bytes * 1e-6, 2), decimal(row.flops * 1e-6, 1),
+                    decimal(row.bytes / seconds * 1e-9, 1),
+                    decimal(100 * row.bytes / seconds / machine.bytes, 1),
+                    decimal(row.flops / seconds * 1e-9, 1),
+                    decimal(100 * row.flops / seconds / machine.flops, 1)});
+  }
+  printTable(rows);
+}
+
+void bench(const BenchOptions &options) {
+  if (options.repeat < 1)
+    throw Error(str("--repeat: expected at least 1, got ", options.repeat));
+  const auto plan = plan::LoadedPlan::open(options.plan);
+  Session session(plan, {options.threads});
+  std::vector<size_t> functions;
+  if (!options.function.empty())
+    functions.push_back(session.function(options.function));
+  else
+    for (size_t i = 0; i < plan->functions.size(); ++i)
+      functions.push_back(i);
+
+  Yardsticks machine;
+  {
+    ThreadPool pool(session.threads());
+    const cpu::MachineLimits limits = cpu::measureMachine(pool);
+    machine = {
+        limits.bytesPerSecond,
+        plan->precision == "f64" ? limits.flops64PerSecond
+                                 : limits.flopsPerSecond,
+        plan->features & plan::kFeatureOneDnn ? cpu::measureProducts(pool) : 0};
+  }
+  initializeParameters(session, 1);
+  Json json = {{"plan", plan->path},
+               {"precision", plan->precision},
+               {"threads", session.threads()},
+               {"repeat", options.repeat},
+               {"memory_bytes_per_second", machine.bytes},
+               {"peak_flops_per_second", machine.flops}};
+  if (machine.products > 0)
+    json["product_flops_per_second"] = machine.products;
+  if (!options.json) {
+    std::printf("%s, %s, %d threads, medians of %d runs\n", plan->path.c_str(),
+                plan->precision.c_str(), session.threads(), options.repeat);
+    std::printf("machine: memory %s GB/s, multiply-add peak %s GF/s",
+                decimal(machine.bytes * 1e-9, 1).c_str(),
+                decimal(machine.flops * 1e-9, 1).c_str());
+    if (machine.products > 0)
+      std::printf(", library products %s GF/s",
+                  decimal(machine.products * 1e-9, 1).c_str());
+    std::printf("\n");
+  }
+  for (size_t function : functions) {
+    const Result result = measure(session, function, options.repeat);
+    if (options.json)
+      json["functions"].push_back(resultJson(result, machine));
+    else
+      printResult(result, machine);
+  }
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  const int64_t peakBytes = int64_t(usage.ru_maxrss) * 1024;
+  json["peak_memory_bytes"] = peakBytes;
+  if (options.json)
+    std::cout << json.dump(2) << '\n';
+  else
+    std::printf("\npeak memory of the process: %s bytes\n",
+                grouped(peakBytes).c_str());
+}
+
+} // namespace
+
+void addBench(CLI::App &app) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App *command =
+      app.add_subcommand("bench", "measures each function of a plan");
+  command->add_option("plan", options->plan, "plan file")->required();
+  command->add_flag("--json", options->json, "print JSON");
+  command->add_option("--function", options->function,
+                      "measure only this function");
+  command->add_option("--threads", options->threads,
+                      "number of threads (0: all processors)");
+  command->add_option("--repeat", options->repeat,
+                      "runs to take the median of");
+  command->callback([options] { bench(*options); });
+}
+
+} // namespace megalodon

@@ -1,0 +1,344 @@
+// megalodon-run inspect: what a plan contains, for people or as JSON.
+#include "runtime/core/Error.h"
+#include "runtime/io/Safetensors.h"
+#include "runtime/plan/LoadedPlan.h"
+#include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/Text.h"
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+namespace megalodon {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+using plan::Role;
+
+struct InspectOptions {
+  std::string plan;
+  bool json = false;
+};
+
+const char *roleName(Role role) {
+  constexpr const char *names[] = {"parameter", "first moment", "second moment",
+                                   "gradient",  "input",        "output",
+                                   "state"};
+  return names[size_t(role)];
+}
+
+std::string initializerText(const plan::Initializer &init) {
+  constexpr const char *names[] = {
+      "zero",    "constant",       "normal",     "truncated_normal",
+      "uniform", "complex_normal", "cema_theta", "untouched"};
+  std::string text = names[size_t(init.kind)];
+  switch (init.kind) {
+  case plan::InitKind::Constant:
+  case plan::InitKind::Normal:
+  case plan::InitKind::Uniform:
+  case plan::InitKind::ComplexNormal:
+    return str(text, "(", init.a, ")");
+  case plan::InitKind::TruncatedNormal:
+    return str(text, "(", init.a, ", ", init.b, ")");
+  default:
+    return text;
+  }
+}
+
+/// Sizes of a function's memory, in bytes.
+struct MemoryPlan {
+  uint64_t arena, withoutReuse = 0, state = 0, own = 0;
+};
+
+MemoryPlan memoryPlan(const plan::LoadedPlan &plan,
+                      const plan::Function &function) {
+  MemoryPlan memory{function.arenaBytes};
+  std::vector<uint32_t> used(function.inputs);
+  used.insert(used.end(), function.outputs.begin(), function.outputs.end());
+  for (const plan::Buffer &buffer : function.buffers) {
+    if (buffer.variable < 0)
+      memory.withoutReuse += buffer.bytes;
+    else
+      used.push_back(uint32_t(buffer.variable));
+  }
+  std::sort(used.begin(), used.end());
+  used.erase(std::unique(used.begin(), used.end()), used.end());
+  for (uint32_t index : used) {
+    const plan::Variable &variable = plan.variables[index];
+    if (variable.role == Role::State)
+      memory.state += variable.bytes();
+    if (variable.role != Role::Parameter &&
+        variable.role != Role::FirstMoment &&
+        variable.role != Role::SecondMoment)
+      memory.own += variable.bytes();
+  }
+  return memory;
+}
+
+struct CommandCounts {
+  size_t dispatches = 0, products = 0, copies = 0;
+  std::map<uint32_t, size_t> kernels; ///< dispatches of each
+};
+
+CommandCounts countCommands(const plan::Function &function) {
+  CommandCounts counts;
+  for (const plan::Command &command : function.commands) {
+    if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation)) {
+      ++counts.dispatches;
+      ++counts.kernels[dispatch->kernel];
+    }
+    counts.products += std::holds_alternative<plan::Product>(command.operation);
+    counts.copies += std::holds_alternative<plan::CopyStart>(command.operation);
+  }
+  return counts;
+}
+
+uint64_t bytesOf(const plan::LoadedPlan &plan, Role role) {
+  uint64_t bytes = 0;
+  for (const plan::Variable &variable : plan.variables)
+    if (variable.role == role)
+      bytes += variable.bytes();
+  return bytes;
+}
+
+/// "layers.3.mega.wv.weight" -> "layers.*.mega.wv.weight", so that equal
+/// tensors of all layers share a line.
+std::string layerPattern(const std::string &name) {
+  std::string pattern;
+  for (size_t i = 0; i < name.size(); ++i) {
+    const bool number = std::isdigit(static_cast<unsigned char>(name[i])) &&
+                        (i == 0 || name[i - 1] == '.');
+    size_t end = i;
+    while (number && end < name.size() &&
+           std::isdigit(static_cast<unsigned char>(name[end])))
+      ++end;
+    if (number && (end == name.size() || name[end] == '.')) {
+      pattern += '*';
+      i = end - 1;
+    } else {
+      pattern += name[i];
+    }
+  }
+  return pattern;
+}
+
+struct Group {
+  std::string pattern, type, shape, init;
+  int64_t tensors = 0, elements = 0;
+};
+
+/// Variables that differ in the layer only, in order of first appearance.
+std::vector<Group> groups(const plan::LoadedPlan &plan,
+                          const std::vector<uint32_t> &indices) {
+  std::vector<Group> list;
+  std::map<std::string, size_t> known;
+  for (uint32_t index : indices) {
+    const plan::Variable &variable = plan.variables[index];
+    Group group{layerPattern(variable.name), elementName(variable.type),
+                shapeText(variable.shape), initializerText(variable.init)};
+    auto [entry, isNew] = known.emplace(
+        group.pattern + group.type + group.shape + group.init, list.size());
+    if (isNew)
+      list.push_back(group);
+    list[entry->second].tensors += 1;
+    list[entry->second].elements += variable.elements();
+  }
+  return list;
+}
+
+Json signature(const plan::LoadedPlan &plan,
+               const std::vector<uint32_t> &indices) {
+  Json list = Json::array();
+  for (uint32_t index : indices) {
+    const plan::Variable &variable = plan.variables[index];
+    Json entry = {{"name", variable.name},
+                  {"role", roleName(variable.role)},
+                  {"type", elementName(variable.type)},
+                  {"shape", variable.shape}};
+    if (variable.optional)
+      entry["default"] = variable.defaultValue;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+Json inspectJson(const plan::LoadedPlan &plan) {
+  Json out = {{"plan", plan.path},
+              {"digest", plan.digest},
+              {"producer", plan.producer},
+              {"model", plan.model},
+              {"precision", plan.precision},
+              {"target", plan.target},
+              {"cpu", plan.cpu},
+              {"cpu_features", plan.cpuFeatures},
+              {"vocab_size", plan.vocabSize},
+              {"output_size", plan.outputSize},
+              {"chunk_size", plan.chunkSize},
+              {"num_layers", plan.numLayers},
+              {"parameters", plan.parameterCount()},
+              {"parameter_bytes", bytesOf(plan, Role::Parameter)},
+              {"moment_bytes", bytesOf(plan, Role::FirstMoment) +
+                                   bytesOf(plan, Role::SecondMoment)},
+              {"object_bytes", plan.object.size()}};
+  out["config"] = Json::parse(plan.config, nullptr, false);
+  if (out["config"].is_discarded())
+    throw Error(str(plan.path, ": corrupt plan: config: not valid JSON"));
+  Json &parameters = out["parameter_table"] = Json::array();
+  for (const plan::Variable &variable : plan.variables)
+    if (variable.role == Role::Parameter)
+      parameters.push_back({{"name", variable.name},
+                            {"type", elementName(variable.type)},
+                            {"shape", variable.shape},
+                            {"init", initializerText(variable.init)}});
+  Json &functions = out["functions"] = Json::array();
+  for (const plan::Function &function : plan.functions) {
+    const MemoryPlan memory = memoryPlan(plan, function);
+    const CommandCounts counts = countCommands(function);
+    functions.push_back({{"name", function.name},
+                         {"batch", function.batch},
+                         {"length", function.length},
+                         {"exact", function.exact},
+                         {"inputs", signature(plan, function.inputs)},
+                         {"outputs", signature(plan, function.outputs)},
+                         {"state_bytes", memory.state},
+                         {"arena_bytes", memory.arena},
+                         {"arena_bytes_without_reuse", memory.withoutReuse},
+                         {"own_variable_bytes", memory.own},
+                         {"commands", function.commands.size()},
+                         {"dispatches", counts.dispatches},
+                         {"products", counts.products},
+                         {"copies", counts.copies},
+                         {"update_begin", function.updateBegin},
+                         {"model_flops", function.modelFlops}});
+  }
+  Json &kernels = out["kernels"] = Json::array();
+  for (const plan::Kernel &kernel : plan.kernels)
+    kernels.push_back({{"symbol", kernel.symbol},
+                       {"scratch_bytes", kernel.scratchBytes},
+                       {"source", kernel.source}});
+  return out;
+}
+
+void printSignature(const plan::LoadedPlan &plan, const char *head,
+                    const std::vector<uint32_t> &indices) {
+  std::printf("%s\n", head);
+  std::map<Role, std::pair<int64_t, int64_t>>
+      summed; // tensors and elements of what is too much to list
+  std::vector<uint32_t> listed;
+  for (uint32_t index : indices) {
+    const plan::Variable &variable = plan.variables[index];
+    if (variable.role == Role::Input || variable.role == Role::Output ||
+        variable.role == Role::State) {
+      listed.push_back(index);
+    } else {
+      summed[variable.role].first += 1;
+      summed[variable.role].second += variable.elements();
+    }
+  }
+  for (auto &[role, sizes] : summed)
+    std::printf("  %s tensors: %s, %s elements\n", roleName(role),
+                grouped(sizes.first).c_str(), grouped(sizes.second).c_str());
+  std::vector<std::vector<std::string>> rows;
+  for (const Group &group : groups(plan, listed))
+    rows.push_back({group.pattern, group.type, group.shape,
+                    group.tensors > 1 ? str("x ", group.tensors) : ""});
+  printTable(rows, {0, 1, 2});
+}
+
+void inspectText(const plan::LoadedPlan &plan) {
+  std::printf("plan        %s\ndigest      %s\nproducer    %s\n",
+              plan.path.c_str(), plan.digest.c_str(), plan.producer.c_str());
+  std::printf("model       %s, %s layers, vocabulary %s, chunk %s, %s\n",
+              plan.model.c_str(), grouped(plan.numLayers).c_str(),
+              grouped(plan.vocabSize).c_str(), grouped(plan.chunkSize).c_str(),
+              plan.precision.c_str());
+  std::string features;
+  for (const std::string &name : plan.cpuFeatures)
+    features += " " + name;
+  std::printf("target      %s, %s:%s\n", plan.target.c_str(), plan.cpu.c_str(),
+              features.c_str());
+  const std::vector<std::string> missing = plan::missingCpuFeatures(plan);
+  for (const std::string &name : missing)
+    std::printf("            this machine lacks %s\n", name.c_str());
+  std::printf("config      %s\n", plan.config.c_str());
+  std::printf("parameters  %s (%s bytes, moments %s bytes)\n",
+              grouped(plan.parameterCount()).c_str(),
+              grouped(int64_t(bytesOf(plan, Role::Parameter))).c_str(),
+              grouped(int64_t(bytesOf(plan, Role::FirstMoment) +
+                              bytesOf(plan, Role::SecondMoment)))
+                  .c_str());
+  std::vector<uint32_t> parameters;
+  for (uint32_t i = 0; i < plan.variables.size(); ++i)
+    if (plan.variables[i].role == Role::Parameter)
+      parameters.push_back(i);
+  std::vector<std::vector<std::string>> rows = {
+      {"name", "type", "shape", "tensors", "elements", "init"}};
+  for (const Group &group : groups(plan, parameters))
+    rows.push_back({group.pattern, group.type, group.shape,
+                    grouped(group.tensors), grouped(group.elements),
+                    group.init});
+  printTable(rows, {0, 1, 2, 5});
+
+  for (const plan::Function &function : plan.functions) {
+    const MemoryPlan memory = memoryPlan(plan, function);
+    const CommandCounts counts = countCommands(function);
+    std::printf("\nfunction %s: batch %s%s, length %s%s\n",
+                function.name.c_str(), function.exact ? "" : "up to ",
+                grouped(function.batch).c_str(), function.exact ? "" : "up to ",
+                grouped(function.length).c_str());
+    printSignature(plan, "takes", function.inputs);
+    printSignature(plan, "gives", function.outputs);
+    std::printf("memory\n");
+    printTable({{"state", grouped(int64_t(memory.state)) + " bytes"},
+                {"arena", grouped(int64_t(memory.arena)) + " bytes"},
+                {"arena without reuse",
+                 grouped(int64_t(memory.withoutReuse)) + " bytes"},
+                {"inputs, outputs, state, gradients",
+                 grouped(int64_t(memory.own)) + " bytes"}});
+    std::printf(
+        "commands    %s: %s dispatches of %s kernels, %s products, %s copies",
+        grouped(int64_t(function.commands.size())).c_str(),
+        grouped(int64_t(counts.dispatches)).c_str(),
+        grouped(int64_t(counts.kernels.size())).c_str(),
+        grouped(int64_t(counts.products)).c_str(),
+        grouped(int64_t(counts.copies)).c_str());
+    if (function.updateBegin < function.commands.size())
+      std::printf("; the optimizer begins at %s",
+                  grouped(int64_t(function.updateBegin)).c_str());
+    std::printf("\ndense flops %.4g a call\n", function.modelFlops);
+  }
+
+  std::printf("\nkernels     %s, object of %s bytes\n",
+              grouped(int64_t(plan.kernels.size())).c_str(),
+              grouped(int64_t(plan.object.size())).c_str());
+  rows = {{"symbol", "scratch", "dispatches", "source"}};
+  for (uint32_t i = 0; i < plan.kernels.size(); ++i) {
+    size_t dispatches = 0;
+    for (const plan::Function &function : plan.functions)
+      dispatches += countCommands(function).kernels[i];
+    rows.push_back({plan.kernels[i].symbol,
+                    grouped(int64_t(plan.kernels[i].scratchBytes)),
+                    grouped(int64_t(dispatches)), plan.kernels[i].source});
+  }
+  printTable(rows, {0, 3});
+}
+
+} // namespace
+
+void addInspect(CLI::App &app) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App *command =
+      app.add_subcommand("inspect", "prints what a plan contains");
+  command->add_option("plan", options->plan, "plan file")->required();
+  command->add_flag("--json", options->json, "print JSON");
+  command->callback([options] {
+    const auto plan = plan::LoadedPlan::open(options->plan);
+    if (options->json)
+      std::cout << inspectJson(*plan).dump(2) << '\n';
+    else
+      inspectText(*plan);
+  });
+}
+
+} // namespace megalodon
