@@ -44,7 +44,7 @@ class Function:
         present = [value for value in operands if value is not None]
         values = []
         for result in results:
-            ssa = f"%{len(self.lines)}_{len(values)}"
+            ssa = f"%v{len(self.lines)}_{len(values)}"
             values.append(None if result is None else Value(ssa, tuple(result[0]), result[1]))
         if operand_groups:
             attributes["operandSegmentSizes"] = operand_groups
@@ -54,7 +54,7 @@ class Function:
         dictionary = ", ".join(key if text == "unit" else f"{key} = {text}" for key, text in texts if text is not None)
         given = [value for value in values if value is not None]
         self.lines.append(f'    {", ".join(value.name for value in given)} = "megalodon.{name}"'
-                          f'({", ".join(value.name for value in present)}) <{{{dictionary}}}> : '
+                          f'({", ".join(value.name for value in present)}){" <{" + dictionary + "}>" if dictionary else ""} : '
                           f'({", ".join(type_text(*value[1:]) for value in present)}) -> '
                           f'({", ".join(type_text(*value[1:]) for value in given)})')
         return values[0] if len(values) == 1 else values

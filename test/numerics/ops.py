@@ -193,7 +193,7 @@ def write_module(case, precision):
 
     def take(name, value, given_shape):
         element, dtype = element_of(case, name, value, precision)
-        role = "parameter" if name in case.op.weights and dtype not in (np.int32, np.int64) and np.ndim(value) else "input"
+        role = "parameter" if name in case.op.weights and not case.op.exact else "input"
         tensors[name] = np.asarray(value).astype(dtype)
         return function.input(name, given_shape, element, role)
 
