@@ -44,4 +44,7 @@ inline constexpr llvm::StringLiteral kConfigAttr = "megalodon.config";
 inline constexpr llvm::StringLiteral kPrecisionAttr =
     "megalodon.precision"; ///< StringAttr "f32" | "f64"
 
+/// I64Attr: how many trainable numbers the model has.
+inline constexpr llvm::StringLiteral kParametersAttr = "megalodon.parameters";
+
 } // namespace mlir::megalodon
