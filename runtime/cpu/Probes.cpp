@@ -11,8 +11,10 @@ namespace {
 // Enough independent chains to cover the latency of two pipelined multiply-add
 // units.
 constexpr int kChains = 16;
-constexpr int64_t kRounds = 2'000'000;
-constexpr int kRepeats = 3;
+constexpr int64_t kRounds = 200'000;
+
+// The best of many short runs: other processes disturb few of them.
+constexpr int kArithmeticRepeats = 40, kMemoryRepeats = 8, kProductRepeats = 8;
 
 /// Rounds of kChains multiply-adds on vectors of `Bytes` bytes. Returns a value
 /// that depends on all of them.
@@ -70,10 +72,11 @@ Variant widest() {
 }
 
 /// The shortest of some runs of body() on every worker at once.
-template <typename Body> double shortest(ThreadPool &pool, Body body) {
+template <typename Body>
+double shortest(ThreadPool &pool, int repeats, Body body) {
   using Clock = std::chrono::steady_clock;
   double best = 1e30;
-  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+  for (int repeat = 0; repeat < repeats; ++repeat) {
     const Clock::time_point start = Clock::now();
     pool.run(pool.size(), [&](int64_t part, int) { body(part); });
     best = std::min(
@@ -89,10 +92,10 @@ MachineLimits measureMachine(ThreadPool &pool) {
   const double operations = 2.0 * kRounds * kChains * pool.size();
   std::vector<double> sink(size_t(pool.size()) *
                            8); // keeps the results alive, a cache line each
-  const double single = shortest(pool, [&](int64_t part) {
+  const double single = shortest(pool, kArithmeticRepeats, [&](int64_t part) {
     sink[size_t(part) * 8] += double(variant.single(0.5f));
   });
-  const double twice = shortest(pool, [&](int64_t part) {
+  const double twice = shortest(pool, kArithmeticRepeats, [&](int64_t part) {
     sink[size_t(part) * 8] += variant.twice(0.5);
   });
 
@@ -101,8 +104,11 @@ MachineLimits measureMachine(ThreadPool &pool) {
   Memory memory(3 * kElements * sizeof(float), "the memory probe");
   auto *a = reinterpret_cast<float *>(memory.data()), *b = a + kElements,
        *c = b + kElements;
+  std::fill(
+      a, c,
+      1.0f); // pages never written are one page of zeros, which the caches hold
   const size_t piece = kElements / size_t(pool.size());
-  const double streaming = shortest(pool, [&](int64_t part) {
+  const double streaming = shortest(pool, kMemoryRepeats, [&](int64_t part) {
     for (size_t i = size_t(part) * piece, end = i + piece; i < end; ++i)
       c[i] = a[i] + 0.5f * b[i];
   });
@@ -117,7 +123,7 @@ double measureProducts(ThreadPool &pool) {
   const size_t workers = size_t(pool.size());
   std::vector<float> a(kSize * kSize, 0.5f), b(kSize * kSize, 0.25f),
       c(kSize * kSize * workers);
-  const double seconds = shortest(pool, [&](int64_t part) {
+  const double seconds = shortest(pool, kProductRepeats, [&](int64_t part) {
     library.product(false, true, kSize, kSize, kSize, a.data(), kSize, b.data(),
                     kSize, 0, c.data() + part * kSize * kSize, kSize);
   });

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <set>
 
 namespace megalodon::plan {
@@ -243,12 +244,15 @@ private:
                      function.inputs);
     readVariableList(*from.outputs(), function, field + ".outputs",
                      function.outputs);
-    for (uint32_t output : function.outputs)
-      for (uint32_t input : function.inputs)
-        check(output == input ||
-                  plan.variables[output].name != plan.variables[input].name,
-              field + ".outputs", "'", plan.variables[output].name,
-              "' is another variable than the input of that name");
+    std::map<std::string, uint32_t> inputs;
+    for (uint32_t input : function.inputs)
+      inputs.emplace(plan.variables[input].name, input);
+    for (uint32_t output : function.outputs) {
+      auto same = inputs.find(plan.variables[output].name);
+      check(same == inputs.end() || same->second == output, field + ".outputs",
+            "'", plan.variables[output].name,
+            "' is another variable than the input of that name");
+    }
     function.arenaBytes = from.arena_bytes();
     check(function.arenaBytes <= kMaxBytes, field + ".arena_bytes",
           "expected at most ", kMaxBytes, ", got ", function.arenaBytes);

@@ -2,6 +2,8 @@
 #include "runtime/core/Error.h"
 #include "runtime/core/File.h"
 #include "runtime/plan/PlanFile.h"
+#include <cstdlib>
+#include <filesystem>
 
 namespace megalodon::test {
 
@@ -117,9 +119,19 @@ std::string messageOf(const std::function<void()> &body) {
 }
 
 std::string temporaryPath(const std::string &name) {
-  return testing::TempDir() +
-         testing::UnitTest::GetInstance()->current_test_info()->name() + "." +
-         name;
+  /// One folder a process, so that tests can run side by side.
+  struct Folder {
+    std::string path = testing::TempDir() + "megalodon.XXXXXX";
+    Folder() {
+      if (!mkdtemp(path.data()))
+        throw Error(str(path, ": cannot create"));
+    }
+    ~Folder() { std::filesystem::remove_all(path); }
+  };
+  static const Folder folder;
+  return str(folder.path, "/",
+             testing::UnitTest::GetInstance()->current_test_info()->name(), ".",
+             name);
 }
 
 } // namespace megalodon::test
