@@ -1,12 +1,12 @@
 // Parsing and checking of model configs.
 #include "passes/Import/Config.h"
-#include "llvm/ADT/APFloat.h"
-#include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 
 using namespace llvm;
@@ -59,10 +59,13 @@ void visitConfig(ConfigT &config, Visitor &&visit) {
 
 /// The shortest digits that read back to `value`.
 std::string text(double value) {
-  SmallString<32> digits;
-  APFloat(value).toString(digits, /*FormatPrecision=*/0,
-                          /*FormatMaxPadding=*/6);
-  return digits.str().str();
+  char digits[32];
+  for (int precision = 1; precision <= 17; ++precision) {
+    std::snprintf(digits, sizeof(digits), "%.*g", precision, value);
+    if (std::strtod(digits, nullptr) == value)
+      break;
+  }
+  return digits;
 }
 
 std::string quoted(StringRef value) { return ("\"" + value + "\"").str(); }
