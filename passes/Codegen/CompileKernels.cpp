@@ -16,23 +16,31 @@ namespace mlir::megalodon {
 using namespace mlir;
 using namespace mlir::megalodon;
 
-/// From scf, vector, memref, arith and math to the LLVM dialect. Memory references are bare pointers: every kernel argument has a static shape.
+/// From scf, vector, memref, arith and math to the LLVM dialect. Memory
+/// references are bare pointers: every kernel argument has a static shape.
 static std::string loweringPipeline(unsigned vectorBytes) {
-  return "canonicalize,cse,megalodon-vectorize-math{vector-bytes=" + std::to_string(vectorBytes) +
+  return "canonicalize,cse,megalodon-vectorize-math{vector-bytes=" +
+         std::to_string(vectorBytes) +
          "},loop-invariant-code-motion,canonicalize,cse,"
-         "convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
-         // reassociated reductions become vector shuffles and adds in one fixed order
-         "convert-vector-to-llvm{reassociate-fp-reductions=1},finalize-memref-to-llvm,"
+         "convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,"
+         "lower-affine,"
+         // reassociated reductions become vector shuffles and adds in one fixed
+         // order
+         "convert-vector-to-llvm{reassociate-fp-reductions=1},finalize-memref-"
+         "to-llvm,"
          "convert-math-to-llvm{approximate-log1p=0},convert-math-to-libm,"
-         "convert-func-to-llvm{use-bare-ptr-memref-call-conv=1},convert-arith-to-llvm,convert-cf-to-llvm,convert-index-to-llvm,"
+         "convert-func-to-llvm{use-bare-ptr-memref-call-conv=1},convert-arith-"
+         "to-llvm,convert-cf-to-llvm,convert-index-to-llvm,"
          "convert-to-llvm,reconcile-unrealized-casts,canonicalize,cse";
 }
 
 namespace {
-struct CompileKernels : mlir::megalodon::impl::CompileKernelsBase<CompileKernels> {
+struct CompileKernels
+    : mlir::megalodon::impl::CompileKernelsBase<CompileKernels> {
   using CompileKernelsBase::CompileKernelsBase;
 
-  // The inner pipelines run while the context is multi-threaded, so their dialects must be loaded before.
+  // The inner pipelines run while the context is multi-threaded, so their
+  // dialects must be loaded before.
   void getDependentDialects(DialectRegistry &registry) const override {
     CompileKernelsBase::getDependentDialects(registry);
     OpPassManager passes("builtin.module");
@@ -45,7 +53,8 @@ struct CompileKernels : mlir::megalodon::impl::CompileKernelsBase<CompileKernels
     auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule);
     if (!kernels)
       return;
-    auto target = resolveCpu(cpu, [&](const std::string &message) { module.emitError(message); });
+    auto target = resolveCpu(
+        cpu, [&](const std::string &message) { module.emitError(message); });
     if (failed(target))
       return signalPassFailure();
     if (!saveAssembly.empty())
@@ -72,8 +81,12 @@ struct CompileKernels : mlir::megalodon::impl::CompileKernelsBase<CompileKernels
     std::string pipeline = loweringPipeline(target->vectorBytes);
     auto compile = [&](size_t i) {
       PassManager passes(&getContext());
-      std::string stem = saveAssembly.empty() ? "" : (saveAssembly + "/" + functions[i].getName()).str();
-      if (failed(parsePassPipeline(pipeline, passes)) || failed(passes.run(*units[i])) ||
+      std::string stem =
+          saveAssembly.empty()
+              ? ""
+              : (saveAssembly + "/" + functions[i].getName()).str();
+      if (failed(parsePassPipeline(pipeline, passes)) ||
+          failed(passes.run(*units[i])) ||
           failed(emitObject(*units[i], *target, stem, objects[i])))
         broken = true;
     };
@@ -86,8 +99,10 @@ struct CompileKernels : mlir::megalodon::impl::CompileKernelsBase<CompileKernels
       return signalPassFailure();
     objectBytes += shared.size();
 
-    auto type = RankedTensorType::get({static_cast<int64_t>(shared.size())}, builder.getI8Type());
-    kernels->setAttr(plan::kObjectAttr, DenseElementsAttr::getFromRawBuffer(type, ArrayRef<char>(shared)));
+    auto type = RankedTensorType::get({static_cast<int64_t>(shared.size())},
+                                      builder.getI8Type());
+    kernels->setAttr(plan::kObjectAttr, DenseElementsAttr::getFromRawBuffer(
+                                            type, ArrayRef<char>(shared)));
     module->setAttr(kCpuAttr, builder.getStringAttr(target->cpu));
     SmallVector<Attribute> features;
     for (const std::string &feature : target->required)

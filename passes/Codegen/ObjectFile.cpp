@@ -21,8 +21,9 @@ LLD_HAS_DRIVER(elf)
 using namespace mlir;
 using namespace mlir::megalodon;
 
-/// Makes each kernel internal and exports a function with the one signature the runtime calls. The kernel's arguments are
-/// (parameters, workgroup, scratch, buffers...); the argument table holds parameters, buffers..., scratch.
+/// Makes each kernel internal and exports a function with the one signature the
+/// runtime calls. The kernel's arguments are (parameters, workgroup, scratch,
+/// buffers...); the argument table holds parameters, buffers..., scratch.
 static void addEntryPoints(llvm::Module &module) {
   llvm::LLVMContext &context = module.getContext();
   SmallVector<llvm::Function *> kernels;
@@ -34,18 +35,24 @@ static void addEntryPoints(llvm::Module &module) {
   for (llvm::Function *kernel : kernels) {
     std::string name = kernel->getName().str();
     kernel->setName(name + ".body");
-    auto *type = llvm::FunctionType::get(llvm::Type::getVoidTy(context), {pointer, word}, false);
-    auto *entry = llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, name, module);
+    auto *type = llvm::FunctionType::get(llvm::Type::getVoidTy(context),
+                                         {pointer, word}, false);
+    auto *entry = llvm::Function::Create(
+        type, llvm::GlobalValue::ExternalLinkage, name, module);
     entry->addParamAttr(0, llvm::Attribute::NoAlias);
     entry->addParamAttr(0, llvm::Attribute::ReadOnly);
     llvm::IRBuilder<> builder(llvm::BasicBlock::Create(context, "", entry));
     auto slot = [&](unsigned index) {
-      auto *load = builder.CreateLoad(pointer, builder.CreateConstGEP1_64(pointer, entry->getArg(0), index));
-      load->setMetadata(llvm::LLVMContext::MD_invariant_load, llvm::MDNode::get(context, {}));
+      auto *load = builder.CreateLoad(
+          pointer,
+          builder.CreateConstGEP1_64(pointer, entry->getArg(0), index));
+      load->setMetadata(llvm::LLVMContext::MD_invariant_load,
+                        llvm::MDNode::get(context, {}));
       return load;
     };
     unsigned buffers = kernel->arg_size() - 3;
-    SmallVector<llvm::Value *> arguments = {slot(0), entry->getArg(1), slot(buffers + 1)};
+    SmallVector<llvm::Value *> arguments = {slot(0), entry->getArg(1),
+                                            slot(buffers + 1)};
     for (unsigned i = 0; i < buffers; ++i)
       arguments.push_back(slot(i + 1));
     builder.CreateCall(kernel, arguments);
@@ -54,16 +61,21 @@ static void addEntryPoints(llvm::Module &module) {
   }
 }
 
-static void writeText(const llvm::Twine &path, llvm::function_ref<void(llvm::raw_ostream &)> print) {
+static void writeText(const llvm::Twine &path,
+                      llvm::function_ref<void(llvm::raw_ostream &)> print) {
   std::error_code error;
   llvm::raw_fd_ostream out(path.str(), error);
   if (!error)
     print(out);
 }
 
-LogicalResult mlir::megalodon::emitObject(ModuleOp module, const CpuTarget &target, StringRef assemblyStem, llvm::SmallVectorImpl<char> &object) {
+LogicalResult mlir::megalodon::emitObject(ModuleOp module,
+                                          const CpuTarget &target,
+                                          StringRef assemblyStem,
+                                          llvm::SmallVectorImpl<char> &object) {
   llvm::LLVMContext context;
-  std::unique_ptr<llvm::Module> llvmModule = translateModuleToLLVMIR(module, context);
+  std::unique_ptr<llvm::Module> llvmModule =
+      translateModuleToLLVMIR(module, context);
   if (!llvmModule)
     return module.emitError("translation to LLVM IR failed");
   auto machine = target.createMachine();
@@ -76,8 +88,10 @@ LogicalResult mlir::megalodon::emitObject(ModuleOp module, const CpuTarget &targ
     function.addFnAttr("target-cpu", target.cpu);
     if (!target.features.empty())
       function.addFnAttr("target-features", target.features);
-    // LLVM prefers 256-bit vectors on some CPUs; kernels are written for the full width.
-    function.addFnAttr("prefer-vector-width", std::to_string(target.vectorBytes * 8));
+    // LLVM prefers 256-bit vectors on some CPUs; kernels are written for the
+    // full width.
+    function.addFnAttr("prefer-vector-width",
+                       std::to_string(target.vectorBytes * 8));
     function.addFnAttr(llvm::Attribute::NoUnwind);
   }
 
@@ -91,39 +105,49 @@ LogicalResult mlir::megalodon::emitObject(ModuleOp module, const CpuTarget &targ
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, components, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(*llvmModule, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
+      .run(*llvmModule, modules);
 
   if (!assemblyStem.empty()) {
-    writeText(assemblyStem + ".ll", [&](llvm::raw_ostream &out) { llvmModule->print(out, nullptr); });
+    writeText(assemblyStem + ".ll",
+              [&](llvm::raw_ostream &out) { llvmModule->print(out, nullptr); });
     auto copy = llvm::CloneModule(*llvmModule);
     llvm::SmallString<0> text;
     llvm::raw_svector_ostream out(text);
     llvm::legacy::PassManager emit;
-    if (!machine->addPassesToEmitFile(emit, out, nullptr, llvm::CodeGenFileType::AssemblyFile))
+    if (!machine->addPassesToEmitFile(emit, out, nullptr,
+                                      llvm::CodeGenFileType::AssemblyFile))
       emit.run(*copy);
-    writeText(assemblyStem + ".s", [&](llvm::raw_ostream &file) { file << text; });
+    writeText(assemblyStem + ".s",
+              [&](llvm::raw_ostream &file) { file << text; });
   }
 
   llvm::raw_svector_ostream out(object);
   llvm::legacy::PassManager emit;
-  if (machine->addPassesToEmitFile(emit, out, nullptr, llvm::CodeGenFileType::ObjectFile))
+  if (machine->addPassesToEmitFile(emit, out, nullptr,
+                                   llvm::CodeGenFileType::ObjectFile))
     return module.emitError("this target cannot emit object files");
   emit.run(*llvmModule);
   return success();
 }
 
-LogicalResult mlir::megalodon::linkShared(Location location, ArrayRef<SmallVector<char, 0>> objects, llvm::SmallVectorImpl<char> &shared) {
-  // lld reads and writes files: the inputs are anonymous memory files, the output a temporary one.
+LogicalResult
+mlir::megalodon::linkShared(Location location,
+                            ArrayRef<SmallVector<char, 0>> objects,
+                            llvm::SmallVectorImpl<char> &shared) {
+  // lld reads and writes files: the inputs are anonymous memory files, the
+  // output a temporary one.
   SmallVector<int> descriptors;
   std::vector<std::string> inputs;
-  auto closeAll = llvm::make_scope_exit([&] {
+  llvm::scope_exit closeAll([&] {
     for (int descriptor : descriptors)
       close(descriptor);
   });
   for (const SmallVector<char, 0> &object : objects) {
     int descriptor = memfd_create("kernel.o", MFD_CLOEXEC);
     if (descriptor < 0)
-      return emitError(location) << "cannot create a memory file for the linker";
+      return emitError(location)
+             << "cannot create a memory file for the linker";
     descriptors.push_back(descriptor);
     llvm::raw_fd_ostream out(descriptor, /*shouldClose=*/false);
     out.write(object.data(), object.size());
@@ -131,24 +155,40 @@ LogicalResult mlir::megalodon::linkShared(Location location, ArrayRef<SmallVecto
     inputs.push_back("/proc/self/fd/" + std::to_string(descriptor));
   }
   SmallString<128> output;
-  if (std::error_code error = llvm::sys::fs::createTemporaryFile("megalodon-kernels", "so", output))
-    return emitError(location) << "cannot create a temporary file for the linker: " << error.message();
-  auto removeOutput = llvm::make_scope_exit([&] { llvm::sys::fs::remove(output); });
+  if (std::error_code error =
+          llvm::sys::fs::createTemporaryFile("megalodon-kernels", "so", output))
+    return emitError(location)
+           << "cannot create a temporary file for the linker: "
+           << error.message();
+  llvm::scope_exit removeOutput([&] { llvm::sys::fs::remove(output); });
 
-  std::vector<const char *> arguments = {"ld.lld", "-shared", "-z", "now", "--gc-sections", "--hash-style=gnu", "--build-id=none",
-                                         "--as-needed", "-L/lib/x86_64-linux-gnu", "-L/usr/lib/x86_64-linux-gnu", "-o", output.c_str()};
+  std::vector<const char *> arguments = {"ld.lld",
+                                         "-shared",
+                                         "-z",
+                                         "now",
+                                         "--gc-sections",
+                                         "--hash-style=gnu",
+                                         "--build-id=none",
+                                         "--as-needed",
+                                         "-L/lib/x86_64-linux-gnu",
+                                         "-L/usr/lib/x86_64-linux-gnu",
+                                         "-o",
+                                         output.c_str()};
   for (const std::string &input : inputs)
     arguments.push_back(input.c_str());
-  for (const char *library : {"-l:libm.so.6", "-l:libmvec.so.1", "-l:libc.so.6"})
+  for (const char *library :
+       {"-l:libm.so.6", "-l:libmvec.so.1", "-l:libc.so.6"})
     arguments.push_back(library);
   std::string messages;
   llvm::raw_string_ostream messageStream(messages);
-  lld::Result result = lld::lldMain(arguments, messageStream, messageStream, {{lld::Gnu, &lld::elf::link}});
+  lld::Result result = lld::lldMain(arguments, messageStream, messageStream,
+                                    {{lld::Gnu, &lld::elf::link}});
   if (result.retCode)
     return emitError(location) << "linking the kernels failed: " << messages;
   auto file = llvm::MemoryBuffer::getFile(output);
   if (!file)
-    return emitError(location) << "cannot read the linked kernels: " << file.getError().message();
+    return emitError(location)
+           << "cannot read the linked kernels: " << file.getError().message();
   shared.assign((*file)->getBufferStart(), (*file)->getBufferEnd());
   return success();
 }

@@ -15,6 +15,7 @@ namespace mlir::megalodon {
 #include "passes/Codegen/Passes.h.inc"
 
 /// On the main module after code generation.
-inline constexpr llvm::StringLiteral kCpuAttr = "plan.cpu";                 // StringAttr
-inline constexpr llvm::StringLiteral kCpuFeaturesAttr = "plan.cpu_features"; // ArrayAttr of StringAttr
+inline constexpr llvm::StringLiteral kCpuAttr = "plan.cpu"; // StringAttr
+inline constexpr llvm::StringLiteral kCpuFeaturesAttr =
+    "plan.cpu_features"; // ArrayAttr of StringAttr
 } // namespace mlir::megalodon

@@ -25,16 +25,19 @@ std::unique_ptr<llvm::TargetMachine> CpuTarget::createMachine() const {
   initializeTargets();
   llvm::Triple triple(llvm::sys::getDefaultTargetTriple());
   std::string message;
-  const llvm::Target *target = llvm::TargetRegistry::lookupTarget(triple, message);
+  const llvm::Target *target =
+      llvm::TargetRegistry::lookupTarget(triple, message);
   if (!target)
     return nullptr;
   llvm::TargetOptions options;
   options.AllowFPOpFusion = llvm::FPOpFusion::Fast;
-  return std::unique_ptr<llvm::TargetMachine>(
-      target->createTargetMachine(triple, cpu, features, options, llvm::Reloc::PIC_, std::nullopt, llvm::CodeGenOptLevel::Aggressive));
+  return std::unique_ptr<llvm::TargetMachine>(target->createTargetMachine(
+      triple, cpu, features, options, llvm::Reloc::PIC_, std::nullopt,
+      llvm::CodeGenOptLevel::Aggressive));
 }
 
-FailureOr<CpuTarget> mlir::megalodon::resolveCpu(llvm::StringRef name, llvm::function_ref<void(const std::string &)> error) {
+FailureOr<CpuTarget> mlir::megalodon::resolveCpu(
+    llvm::StringRef name, llvm::function_ref<void(const std::string &)> error) {
   initializeTargets();
   CpuTarget result;
   result.cpu = name.str();
@@ -52,11 +55,15 @@ FailureOr<CpuTarget> mlir::megalodon::resolveCpu(llvm::StringRef name, llvm::fun
   }
   const llvm::MCSubtargetInfo &subtarget = *machine->getMCSubtargetInfo();
   if (!subtarget.isCPUStringValid(result.cpu)) {
-    error("unknown cpu '" + result.cpu + "'; expected native or a name such as x86-64-v3, x86-64-v4, znver4");
+    error("unknown cpu '" + result.cpu +
+          "'; expected native or a name such as x86-64-v3, x86-64-v4, znver4");
     return failure();
   }
-  // The features whose instructions kernels are likely to contain; the loader refuses a machine that lacks one.
-  static const char *const interesting[] = {"sse4.2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"};
+  // The features whose instructions kernels are likely to contain; the loader
+  // refuses a machine that lacks one.
+  static const char *const interesting[] = {
+      "sse4.2", "avx",     "avx2",     "fma",      "f16c",     "bmi",
+      "bmi2",   "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"};
   for (const char *feature : interesting)
     if (subtarget.checkFeatures(std::string("+") + feature))
       result.required.push_back(feature);

@@ -13,24 +13,32 @@ namespace mlir::megalodon {
 using namespace mlir;
 
 namespace {
-/// math.NAME on vectors of f64 -> the vector function of libmvec (glibc's naming: _ZGV, ISA letter, N, lanes, a `v` an argument).
+/// math.NAME on vectors of f64 -> the vector function of libmvec (glibc's
+/// naming: _ZGV, ISA letter, N, lanes, a `v` an argument).
 template <typename MathOp> struct ToLibmvec : OpRewritePattern<MathOp> {
   ToLibmvec(MLIRContext *context, StringRef function, unsigned vectorBytes)
-      : OpRewritePattern<MathOp>(context), function(function), vectorBytes(vectorBytes) {}
+      : OpRewritePattern<MathOp>(context), function(function),
+        vectorBytes(vectorBytes) {}
 
-  LogicalResult matchAndRewrite(MathOp op, PatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(MathOp op,
+                                PatternRewriter &rewriter) const override {
     auto type = dyn_cast<VectorType>(op.getType());
-    if (!type || type.getRank() != 1 || !type.getElementType().isF64() || type.getDimSize(0) * 8 != vectorBytes)
+    if (!type || type.getRank() != 1 || !type.getElementType().isF64() ||
+        type.getDimSize(0) * 8 != vectorBytes)
       return failure();
     char isa = vectorBytes == 64 ? 'e' : vectorBytes == 32 ? 'd' : 'b';
-    std::string symbol = "_ZGV" + std::string(1, isa) + "N" + std::to_string(type.getDimSize(0)) + std::string(op->getNumOperands(), 'v') + "_" + function;
+    std::string symbol = "_ZGV" + std::string(1, isa) + "N" +
+                         std::to_string(type.getDimSize(0)) +
+                         std::string(op->getNumOperands(), 'v') + "_" +
+                         function;
     auto module = op->template getParentOfType<ModuleOp>();
     auto callee = module.template lookupSymbol<func::FuncOp>(symbol);
     if (!callee) {
       OpBuilder::InsertionGuard guard(rewriter);
       rewriter.setInsertionPointToStart(module.getBody());
       SmallVector<Type> operands(op->getNumOperands(), type);
-      callee = func::FuncOp::create(rewriter, op.getLoc(), symbol, rewriter.getFunctionType(operands, {type}));
+      callee = func::FuncOp::create(rewriter, op.getLoc(), symbol,
+                                    rewriter.getFunctionType(operands, {type}));
       callee.setPrivate();
     }
     rewriter.replaceOpWithNewOp<func::CallOp>(op, callee, op->getOperands());

@@ -4,16 +4,21 @@
 #include "llvm/Support/MathExtras.h"
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 #include <vector>
 
 using namespace mlir::megalodon;
 
-uint64_t mlir::megalodon::planMemory(llvm::MutableArrayRef<Lifetime> lifetimes) {
-  // Greedy by size: big tensors first, each at the lowest offset where no tensor alive at the same time lies. Within a few percent of the lower
-  // bound for our programs (inspect prints both), and deterministic.
+uint64_t
+mlir::megalodon::planMemory(llvm::MutableArrayRef<Lifetime> lifetimes) {
+  // Greedy by size: big tensors first, each at the lowest offset where no
+  // tensor alive at the same time lies. Within a few percent of the lower bound
+  // for our programs (inspect prints both), and deterministic.
   std::vector<unsigned> order(lifetimes.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::stable_sort(order.begin(), order.end(), [&](unsigned a, unsigned b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+  llvm::sort(order, [&](unsigned a, unsigned b) {
+    return std::tie(lifetimes[b].bytes, a) < std::tie(lifetimes[a].bytes, b);
+  });
 
   std::vector<unsigned> placed; // sorted by offset
   uint64_t arena = 0;
@@ -30,7 +35,10 @@ uint64_t mlir::megalodon::planMemory(llvm::MutableArrayRef<Lifetime> lifetimes) 
     }
     lifetime.offset = at;
     arena = std::max(arena, at + size);
-    auto position = std::upper_bound(placed.begin(), placed.end(), index, [&](unsigned a, unsigned b) { return lifetimes[a].offset < lifetimes[b].offset; });
+    auto position = std::upper_bound(
+        placed.begin(), placed.end(), index, [&](unsigned a, unsigned b) {
+          return lifetimes[a].offset < lifetimes[b].offset;
+        });
     placed.insert(position, index);
   }
   return arena;

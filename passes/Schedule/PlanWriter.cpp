@@ -24,12 +24,17 @@ static fb::ElementType elementType(Type type) {
 }
 
 static fb::Role role(Role role) { return static_cast<fb::Role>(role); }
-static_assert(static_cast<int>(fb::Role::State) == static_cast<int>(Role::State));
-static_assert(static_cast<int>(fb::InitKind::Untouched) == static_cast<int>(InitKind::Untouched));
-static_assert(static_cast<int>(fb::Outer::Batch) == static_cast<int>(plan::Outer::Batch));
-static_assert(static_cast<int>(fb::Inner::Tokens) == static_cast<int>(plan::Inner::Tokens));
+static_assert(static_cast<int>(fb::Role::State) ==
+              static_cast<int>(Role::State));
+static_assert(static_cast<int>(fb::InitKind::Untouched) ==
+              static_cast<int>(InitKind::Untouched));
+static_assert(static_cast<int>(fb::Outer::Batch) ==
+              static_cast<int>(plan::Outer::Batch));
+static_assert(static_cast<int>(fb::Inner::Tokens) ==
+              static_cast<int>(plan::Inner::Tokens));
 
-/// Which leading dimensions of a signature tensor follow the call's batch and length.
+/// Which leading dimensions of a signature tensor follow the call's batch and
+/// length.
 static fb::Dynamic dynamic(const Variable &variable, const Schedule &schedule) {
   ArrayRef<int64_t> shape = variable.type.getShape();
   switch (variable.role) {
@@ -40,7 +45,8 @@ static fb::Dynamic dynamic(const Variable &variable, const Schedule &schedule) {
     if (shape.empty() || shape[0] != schedule.batch)
       return fb::Dynamic::None;
     // generate gives one row of logits a batch row
-    if (shape.size() < 2 || shape[1] != schedule.length || (schedule.entry == "generate" && variable.role == Role::Output))
+    if (shape.size() < 2 || shape[1] != schedule.length ||
+        (schedule.entry == "generate" && variable.role == Role::Output))
       return fb::Dynamic::Batch;
     return fb::Dynamic::BatchLength;
   default:
@@ -55,14 +61,20 @@ public:
   FailureOr<std::vector<uint8_t>> write();
 
 private:
-  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Variable>>> writeVariables();
-  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Kernel>>> writeKernels(ModuleOp kernels);
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Variable>>>
+  writeVariables();
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Kernel>>>
+  writeKernels(ModuleOp kernels);
   flatbuffers::Offset<fb::Function> writeFunction(const Schedule &schedule);
   flatbuffers::Offset<fb::Command> writeStep(const Step &step);
-  flatbuffers::Offset<fb::Command> command(fb::Operation kind, flatbuffers::Offset<void> operation, StringRef location) {
+  flatbuffers::Offset<fb::Command> command(fb::Operation kind,
+                                           flatbuffers::Offset<void> operation,
+                                           StringRef location) {
     return fb::CreateCommand(builder, kind, operation, 0, string(location));
   }
-  flatbuffers::Offset<flatbuffers::String> string(StringRef text) { return builder.CreateSharedString(text.data(), text.size()); }
+  flatbuffers::Offset<flatbuffers::String> string(StringRef text) {
+    return builder.CreateSharedString(text.data(), text.size());
+  }
 
   ModuleOp module;
   flatbuffers::FlatBufferBuilder builder{1 << 20};
@@ -74,7 +86,8 @@ private:
 };
 } // namespace
 
-flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Variable>>> PlanWriter::writeVariables() {
+flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Variable>>>
+PlanWriter::writeVariables() {
   llvm::StringMap<int> parameters;
   for (auto [index, variable] : llvm::enumerate(variables))
     if (variable.role == Role::Parameter)
@@ -97,25 +110,35 @@ flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Variable>>> Plan
         owner = &schedule;
     flatbuffers::Offset<fb::Initializer> init;
     if (variable.init)
-      init = fb::CreateInitializer(builder, static_cast<fb::InitKind>(variable.init.getKind()), variable.init.getA().getValueAsDouble(),
-                                   variable.init.getB().getValueAsDouble());
-    auto shape = builder.CreateVector(std::vector<int64_t>(variable.shape.begin(), variable.shape.end()));
+      init = fb::CreateInitializer(
+          builder, static_cast<fb::InitKind>(variable.init.getKind()),
+          variable.init.getA().getValueAsDouble(),
+          variable.init.getB().getValueAsDouble());
+    auto shape = builder.CreateVector(
+        std::vector<int64_t>(variable.shape.begin(), variable.shape.end()));
     auto name = builder.CreateString(variable.name);
-    bool optional = variable.role == Role::State || variable.defaultValue.has_value();
-    result.push_back(fb::CreateVariable(builder, name, elementType(variable.type.getElementType()), role(variable.role), shape,
-                                        owner ? dynamic(variable, *owner) : fb::Dynamic::None, init, parameterOf(variable), optional,
-                                        variable.defaultValue.value_or(0.0)));
+    bool optional =
+        variable.role == Role::State || variable.defaultValue.has_value();
+    result.push_back(fb::CreateVariable(
+        builder, name, elementType(variable.type.getElementType()),
+        role(variable.role), shape,
+        owner ? dynamic(variable, *owner) : fb::Dynamic::None, init,
+        parameterOf(variable), optional, variable.defaultValue.value_or(0.0)));
   }
   return builder.CreateVector(result);
 }
 
-flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Kernel>>> PlanWriter::writeKernels(ModuleOp kernels) {
+flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Kernel>>>
+PlanWriter::writeKernels(ModuleOp kernels) {
   std::vector<flatbuffers::Offset<fb::Kernel>> result;
   for (auto kernel : kernels.getOps<func::FuncOp>()) {
     kernelNumbers[kernel.getName()] = result.size();
-    uint64_t scratch = cast<IntegerAttr>(kernel->getAttr(plan::kScratchAttr)).getInt();
+    uint64_t scratch =
+        cast<IntegerAttr>(kernel->getAttr(plan::kScratchAttr)).getInt();
     auto source = kernel->getAttrOfType<StringAttr>(plan::kSourceAttr);
-    result.push_back(fb::CreateKernel(builder, builder.CreateString(kernel.getName().str()), scratch, string(source.getValue())));
+    result.push_back(
+        fb::CreateKernel(builder, builder.CreateString(kernel.getName().str()),
+                         scratch, string(source.getValue())));
   }
   return builder.CreateVector(result);
 }
@@ -125,33 +148,46 @@ flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
   if (step.kind == Step::Kind::Dispatch) {
     auto dispatch = cast<plan::DispatchOp>(step.op);
     plan::GridAttr from = dispatch.getGrid();
-    fb::Grid grid(from.getFactor(), from.getDivisor(), static_cast<fb::Outer>(from.getOuter()), static_cast<fb::Inner>(from.getInner()));
+    fb::Grid grid(from.getFactor(), from.getDivisor(),
+                  static_cast<fb::Outer>(from.getOuter()),
+                  static_cast<fb::Inner>(from.getInner()));
     auto arguments = builder.CreateVector(buffers);
-    auto immediates = builder.CreateVector(std::vector<int64_t>(dispatch.getImmediates().begin(), dispatch.getImmediates().end()));
-    uint32_t kernel = kernelNumbers.lookup(dispatch.getKernel().getLeafReference().getValue());
-    auto table = fb::CreateDispatch(builder, kernel, arguments, immediates, &grid, dispatch.getFlops().convertToDouble(), dispatch.getBytes().convertToDouble());
+    auto immediates = builder.CreateVector(std::vector<int64_t>(
+        dispatch.getImmediates().begin(), dispatch.getImmediates().end()));
+    uint32_t kernel = kernelNumbers.lookup(
+        dispatch.getKernel().getLeafReference().getValue());
+    auto table =
+        fb::CreateDispatch(builder, kernel, arguments, immediates, &grid,
+                           dispatch.getFlops().convertToDouble(),
+                           dispatch.getBytes().convertToDouble());
     return command(fb::Operation::Dispatch, table.Union(), step.location);
   }
   auto product = cast<plan::ProductOp>(step.op);
   if (product.getLibrary() == "onednn")
     features |= ::megalodon::plan::kFeatureOneDnn;
-  auto table = fb::CreateProduct(builder, buffers[0], buffers[1], buffers[2], product.getTransA(), product.getTransB(), product.getM(), product.getN(),
-                                 product.getK(), product.getTileM(), product.getTileN(), /*accumulate=*/false, string(product.getLibrary()),
-                                 string(step.location));
+  auto table = fb::CreateProduct(
+      builder, buffers[0], buffers[1], buffers[2], product.getTransA(),
+      product.getTransB(), product.getM(), product.getN(), product.getK(),
+      product.getTileM(), product.getTileN(), /*accumulate=*/false,
+      string(product.getLibrary()), string(step.location));
   return command(fb::Operation::Product, table.Union(), step.location);
 }
 
-flatbuffers::Offset<fb::Function> PlanWriter::writeFunction(const Schedule &schedule) {
+flatbuffers::Offset<fb::Function>
+PlanWriter::writeFunction(const Schedule &schedule) {
   std::vector<flatbuffers::Offset<fb::Buffer>> buffers;
   for (const Storage &storage : schedule.storages) {
     auto name = string(storage.name);
     if (storage.variable >= 0) {
       RankedTensorType type = variables[storage.variable].type;
-      uint64_t bytes = type.getNumElements() * (type.getElementTypeBitWidth() / 8);
-      buffers.push_back(fb::CreateBuffer(builder, storage.variable, 0, bytes, name));
+      uint64_t bytes =
+          type.getNumElements() * (type.getElementTypeBitWidth() / 8);
+      buffers.push_back(
+          fb::CreateBuffer(builder, storage.variable, 0, bytes, name));
     } else {
       const Lifetime &lifetime = schedule.temporaries[storage.temporary];
-      buffers.push_back(fb::CreateBuffer(builder, -1, lifetime.offset, lifetime.bytes, name));
+      buffers.push_back(
+          fb::CreateBuffer(builder, -1, lifetime.offset, lifetime.bytes, name));
     }
   }
   std::vector<flatbuffers::Offset<fb::Command>> commands;
@@ -161,35 +197,47 @@ flatbuffers::Offset<fb::Function> PlanWriter::writeFunction(const Schedule &sche
     if (index == schedule.updateBegin)
       updateBegin = commands.size();
     if (step.kind == Step::Kind::Copy) {
-      auto copy = fb::CreateCopyStart(builder, step.buffers[0], step.buffers[1], step.bytes, fb::Dynamic::None, events);
-      commands.push_back(command(fb::Operation::CopyStart, copy.Union(), step.location));
-      commands.push_back(command(fb::Operation::Wait, fb::CreateWait(builder, events).Union(), step.location));
+      auto copy = fb::CreateCopyStart(builder, step.buffers[0], step.buffers[1],
+                                      step.bytes, fb::Dynamic::None, events);
+      commands.push_back(
+          command(fb::Operation::CopyStart, copy.Union(), step.location));
+      commands.push_back(command(fb::Operation::Wait,
+                                 fb::CreateWait(builder, events).Union(),
+                                 step.location));
       ++events;
       continue;
     }
     commands.push_back(writeStep(step));
     if (auto product = dyn_cast<plan::ProductOp>(step.op))
       flops += product.getFlops().convertToDouble();
-    else if (auto dispatch = cast<plan::DispatchOp>(step.op); dispatch.getKernel().getLeafReference().getValue().starts_with("linear"))
+    else if (auto dispatch = cast<plan::DispatchOp>(step.op);
+             dispatch.getKernel().getLeafReference().getValue().starts_with(
+                 "linear"))
       flops += dispatch.getFlops().convertToDouble();
   }
   if (schedule.updateBegin == schedule.steps.size())
     updateBegin = commands.size();
   auto name = builder.CreateString(schedule.name);
-  auto inputs = builder.CreateVector(std::vector<uint32_t>(schedule.inputs.begin(), schedule.inputs.end()));
-  auto outputs = builder.CreateVector(std::vector<uint32_t>(schedule.outputs.begin(), schedule.outputs.end()));
+  auto inputs = builder.CreateVector(
+      std::vector<uint32_t>(schedule.inputs.begin(), schedule.inputs.end()));
+  auto outputs = builder.CreateVector(
+      std::vector<uint32_t>(schedule.outputs.begin(), schedule.outputs.end()));
   auto bufferVector = builder.CreateVector(buffers);
   auto commandVector = builder.CreateVector(commands);
   bool exact = schedule.entry == "grad" || schedule.entry == "train";
-  return fb::CreateFunction(builder, name, inputs, outputs, schedule.batch, schedule.length, exact, bufferVector, schedule.arenaBytes, commandVector,
-                            updateBegin, flops);
+  return fb::CreateFunction(
+      builder, name, inputs, outputs, schedule.batch, schedule.length, exact,
+      bufferVector, schedule.arenaBytes, commandVector, updateBegin, flops);
 }
 
 FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule);
-  auto object = kernels ? kernels->getAttrOfType<DenseElementsAttr>(plan::kObjectAttr) : DenseElementsAttr();
+  auto object =
+      kernels ? kernels->getAttrOfType<DenseElementsAttr>(plan::kObjectAttr)
+              : DenseElementsAttr();
   if (!object)
-    return module.emitError() << "expected compiled kernels; run the codegen phase first";
+    return module.emitError()
+           << "expected compiled kernels; run the codegen phase first";
   if (failed(scheduleEntries(module, variables, schedules)))
     return failure();
 
@@ -197,22 +245,28 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
     auto text = module->getAttrOfType<StringAttr>(name);
     return text ? text.getValue() : StringRef();
   };
-  StringRef config = attribute(kConfigAttr).empty() ? StringRef("{}") : attribute(kConfigAttr);
+  StringRef config =
+      attribute(kConfigAttr).empty() ? StringRef("{}") : attribute(kConfigAttr);
   auto parsed = llvm::json::parse(config);
   if (!parsed || !parsed->getAsObject()) {
     llvm::consumeError(parsed.takeError());
     return module.emitError() << kConfigAttr << " is not a JSON object";
   }
-  auto number = [&](StringRef key) { return parsed->getAsObject()->getInteger(key).value_or(0); };
+  auto number = [&](StringRef key) {
+    return parsed->getAsObject()->getInteger(key).value_or(0);
+  };
 
   std::vector<flatbuffers::Offset<flatbuffers::String>> cpuFeatures;
   if (auto list = module->getAttrOfType<ArrayAttr>(kCpuFeaturesAttr))
     for (auto feature : list.getAsRange<StringAttr>())
       cpuFeatures.push_back(string(feature.getValue()));
 
-  // The object goes first: FlatBuffers grow downwards, and its alignment is the largest.
+  // The object goes first: FlatBuffers grow downwards, and its alignment is the
+  // largest.
   builder.ForceVectorAlignment(object.getRawData().size(), 1, 32);
-  auto objectBytes = builder.CreateVector(reinterpret_cast<const uint8_t *>(object.getRawData().data()), object.getRawData().size());
+  auto objectBytes = builder.CreateVector(
+      reinterpret_cast<const uint8_t *>(object.getRawData().data()),
+      object.getRawData().size());
   auto kernelVector = writeKernels(kernels);
   std::vector<flatbuffers::Offset<fb::Function>> functions;
   for (const Schedule &schedule : schedules)
@@ -222,8 +276,10 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   auto featureVector = builder.CreateVector(cpuFeatures);
   auto producer = string("megalodon-opt 0.1");
   auto configText = builder.CreateString(config.str());
-  StringRef modelType = parsed->getAsObject()->getString("model_type").value_or("megalodon");
-  auto model = string(modelType), precision = string(attribute(kPrecisionAttr)), target = string("cpu"), cpu = string(attribute(kCpuAttr));
+  StringRef modelType =
+      parsed->getAsObject()->getString("model_type").value_or("megalodon");
+  auto model = string(modelType), precision = string(attribute(kPrecisionAttr)),
+       target = string("cpu"), cpu = string(attribute(kCpuAttr));
   int64_t vocabulary = number("vocab_size"), output = number("output_size");
   fb::PlanBuilder plan(builder);
   plan.add_producer(producer);
@@ -242,7 +298,10 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   plan.add_functions(functionVector);
   plan.add_object(objectBytes);
   fb::FinishPlanBuffer(builder, plan.Finish());
-  return ::megalodon::plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(), features);
+  return ::megalodon::plan::sealPlan(builder.GetBufferPointer(),
+                                     builder.GetSize(), features);
 }
 
-FailureOr<std::vector<uint8_t>> mlir::megalodon::writePlan(ModuleOp module) { return PlanWriter(module).write(); }
+FailureOr<std::vector<uint8_t>> mlir::megalodon::writePlan(ModuleOp module) {
+  return PlanWriter(module).write();
+}

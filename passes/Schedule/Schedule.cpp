@@ -5,7 +5,9 @@
 using namespace mlir;
 using namespace mlir::megalodon;
 
-static uint64_t byteSize(RankedTensorType type) { return type.getNumElements() * (type.getElementTypeBitWidth() / 8); }
+static uint64_t byteSize(RankedTensorType type) {
+  return type.getNumElements() * (type.getElementTypeBitWidth() / 8);
+}
 
 /// The name a location carries: of a NameLoc, else of the op itself.
 static std::string locationName(Operation *op, StringRef prefix) {
@@ -21,8 +23,8 @@ constexpr unsigned kForever = ~0u;
 /// An SSA value of the expanded program.
 struct ValueInfo {
   RankedTensorType type;
-  unsigned lastUse = 0;       // step, or kForever for what the entry returns
-  int definition = -1;        // step; -1 for arguments and undefined tensors
+  unsigned lastUse = 0; // step, or kForever for what the entry returns
+  int definition = -1;  // step; -1 for arguments and undefined tensors
   bool undefined = false;
   int storage = -1;
   std::string name;
@@ -37,17 +39,21 @@ struct ExpandedStep {
 
 class EntryScheduler {
 public:
-  EntryScheduler(func::FuncOp entry, std::vector<Variable> &variables) : entry(entry), variables(variables), symbols(entry->getParentOfType<ModuleOp>()) {}
+  EntryScheduler(func::FuncOp entry, std::vector<Variable> &variables)
+      : entry(entry), variables(variables),
+        symbols(entry->getParentOfType<ModuleOp>()) {}
 
   LogicalResult run(Schedule &schedule);
 
 private:
   LogicalResult declareVariables(Schedule &schedule);
-  FailureOr<SmallVector<unsigned>> expand(func::FuncOp function, ArrayRef<unsigned> arguments, StringRef prefix);
+  FailureOr<SmallVector<unsigned>>
+  expand(func::FuncOp function, ArrayRef<unsigned> arguments, StringRef prefix);
   void assign(Schedule &schedule);
 
   unsigned newValue(Type type, std::string name) {
-    values.push_back({cast<RankedTensorType>(type), 0, -1, false, -1, std::move(name)});
+    values.push_back(
+        {cast<RankedTensorType>(type), 0, -1, false, -1, std::move(name)});
     return values.size() - 1;
   }
 
@@ -69,23 +75,36 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
     if (variable.function.empty() || variable.function == schedule.name)
       known[variable.name] = index;
   auto declare = [&](Type type, DictionaryAttr attributes) -> FailureOr<int> {
-    auto name = attributes ? attributes.getAs<StringAttr>(kNameAttr) : StringAttr();
+    auto name =
+        attributes ? attributes.getAs<StringAttr>(kNameAttr) : StringAttr();
     auto role = attributes ? attributes.getAs<RoleAttr>(kRoleAttr) : RoleAttr();
     if (!name || !role)
-      return entry.emitOpError() << "expected " << kNameAttr << " and " << kRoleAttr << " on every argument and result of an entry";
+      return entry.emitOpError()
+             << "expected " << kNameAttr << " and " << kRoleAttr
+             << " on every argument and result of an entry";
     auto tensor = cast<RankedTensorType>(type);
     auto found = known.find(name.getValue());
     if (found != known.end()) {
       if (variables[found->second].type != tensor)
-        return entry.emitOpError() << "'" << name.getValue() << "' has type " << tensor << " here and " << variables[found->second].type << " elsewhere";
+        return entry.emitOpError()
+               << "'" << name.getValue() << "' has type " << tensor
+               << " here and " << variables[found->second].type << " elsewhere";
       return found->second;
     }
-    Variable variable{name.str(), tensor, role.getValue(), llvm::to_vector(tensor.getShape()), attributes.getAs<InitAttr>(kInitAttr), std::nullopt, schedule.name};
+    Variable variable{name.str(),
+                      tensor,
+                      role.getValue(),
+                      llvm::to_vector(tensor.getShape()),
+                      attributes.getAs<InitAttr>(kInitAttr),
+                      std::nullopt,
+                      schedule.name};
     if (auto shape = attributes.getAs<DenseI64ArrayAttr>(kShapeAttr))
       variable.shape = llvm::to_vector(shape.asArrayRef());
     if (auto value = attributes.getAs<FloatAttr>(kDefaultAttr))
       variable.defaultValue = value.getValueAsDouble();
-    if (llvm::is_contained({Role::Parameter, Role::FirstMoment, Role::SecondMoment}, variable.role))
+    if (llvm::is_contained(
+            {Role::Parameter, Role::FirstMoment, Role::SecondMoment},
+            variable.role))
       variable.function.clear();
     variables.push_back(variable);
     return known[name.getValue()] = variables.size() - 1;
@@ -104,7 +123,8 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
     }
   }
   for (unsigned index = 0; index < entry.getNumResults(); ++index) {
-    auto variable = declare(entry.getResultTypes()[index], entry.getResultAttrDict(index));
+    auto variable =
+        declare(entry.getResultTypes()[index], entry.getResultAttrDict(index));
     if (failed(variable))
       return failure();
     resultVariables.push_back(*variable);
@@ -113,16 +133,22 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
   return success();
 }
 
-FailureOr<SmallVector<unsigned>> EntryScheduler::expand(func::FuncOp function, ArrayRef<unsigned> arguments, StringRef prefix) {
+FailureOr<SmallVector<unsigned>>
+EntryScheduler::expand(func::FuncOp function, ArrayRef<unsigned> arguments,
+                       StringRef prefix) {
   llvm::DenseMap<Value, unsigned> numbers;
-  for (auto [argument, number] : llvm::zip_equal(function.getArguments(), arguments))
+  for (auto [argument, number] :
+       llvm::zip_equal(function.getArguments(), arguments))
     numbers[argument] = number;
   for (Operation &op : function.getBody().front()) {
-    auto operands = llvm::map_to_vector(op.getOperands(), [&](Value operand) { return numbers.lookup(operand); });
+    auto operands = llvm::map_to_vector(op.getOperands(), [&](Value operand) {
+      return numbers.lookup(operand);
+    });
     if (isa<func::ReturnOp>(op))
       return operands;
     if (auto call = dyn_cast<func::CallOp>(op)) {
-      auto results = expand(symbols.lookup<func::FuncOp>(call.getCallee()), operands, locationName(call, prefix));
+      auto results = expand(symbols.lookup<func::FuncOp>(call.getCallee()),
+                            operands, locationName(call, prefix));
       if (failed(results))
         return failure();
       for (auto [result, number] : llvm::zip_equal(call.getResults(), *results))
@@ -174,31 +200,42 @@ void EntryScheduler::assign(Schedule &schedule) {
       entry->second = newStorage(variable, variables[variable].name, 0);
     return entry->second;
   };
-  llvm::DenseSet<int> taken; // variables that are arguments: their memory holds a value from the start
-  for (auto [value, variable] : llvm::zip_equal(argumentValues, argumentVariables)) {
+  llvm::DenseSet<int> taken; // variables that are arguments: their memory holds
+                             // a value from the start
+  for (auto [value, variable] :
+       llvm::zip_equal(argumentValues, argumentVariables)) {
     values[value].storage = storageOfVariable(variable);
     taken.insert(variable);
   }
-  llvm::DenseSet<int> outputVariables(resultVariables.begin(), resultVariables.end());
-  // What is only an output is computed in place, if it is computed here and returned once. A carried variable's new value may take its memory when the
+  llvm::DenseSet<int> outputVariables(resultVariables.begin(),
+                                      resultVariables.end());
+  // What is only an output is computed in place, if it is computed here and
+  // returned once. A carried variable's new value may take its memory when the
   // old value is dead before the new one is written.
   llvm::DenseMap<int, unsigned> argumentOf;
-  for (auto [value, variable] : llvm::zip_equal(argumentValues, argumentVariables))
+  for (auto [value, variable] :
+       llvm::zip_equal(argumentValues, argumentVariables))
     argumentOf[variable] = value;
-  for (auto [value, variable] : llvm::zip_equal(resultValues, resultVariables)) {
+  for (auto [value, variable] :
+       llvm::zip_equal(resultValues, resultVariables)) {
     ValueInfo &info = values[value];
-    if (info.storage >= 0 || info.definition < 0 || info.type != variables[variable].type)
+    if (info.storage >= 0 || info.definition < 0 ||
+        info.type != variables[variable].type)
       continue;
     auto argument = argumentOf.find(variable);
-    if (argument == argumentOf.end() ? taken.insert(variable).second
-                                     : static_cast<int>(values[argument->second].lastUse) < info.definition && values[argument->second].lastUse != kForever)
+    if (argument == argumentOf.end()
+            ? taken.insert(variable).second
+            : static_cast<int>(values[argument->second].lastUse) <
+                      info.definition &&
+                  values[argument->second].lastUse != kForever)
       info.storage = storageOfVariable(variable);
   }
 
   auto touch = [&](unsigned storage, unsigned step) {
     if (schedule.storages[storage].temporary < 0)
       return;
-    Lifetime &lifetime = schedule.temporaries[schedule.storages[storage].temporary];
+    Lifetime &lifetime =
+        schedule.temporaries[schedule.storages[storage].temporary];
     lifetime.begin = std::min(lifetime.begin, step);
     lifetime.end = std::max(lifetime.end, step);
   };
@@ -207,7 +244,8 @@ void EntryScheduler::assign(Schedule &schedule) {
       touch(buffer, schedule.steps.size());
     schedule.steps.push_back(std::move(step));
   };
-  auto copy = [&](unsigned from, unsigned to, uint64_t bytes, StringRef location) {
+  auto copy = [&](unsigned from, unsigned to, uint64_t bytes,
+                  StringRef location) {
     emit({Step::Kind::Copy, nullptr, {from, to}, bytes, location.str()});
   };
 
@@ -216,11 +254,17 @@ void EntryScheduler::assign(Schedule &schedule) {
       schedule.updateBegin = schedule.steps.size();
     auto materialize = [&](unsigned value) {
       if (values[value].storage < 0)
-        values[value].storage = newStorage(-1, values[value].name, byteSize(values[value].type));
+        values[value].storage =
+            newStorage(-1, values[value].name, byteSize(values[value].type));
       return static_cast<unsigned>(values[value].storage);
     };
     if (isa<plan::ProductOp>(step.op)) {
-      emit({Step::Kind::Product, step.op, {materialize(step.operands[0]), materialize(step.operands[1]), materialize(step.results[0])}, 0, step.location});
+      emit({Step::Kind::Product,
+            step.op,
+            {materialize(step.operands[0]), materialize(step.operands[1]),
+             materialize(step.results[0])},
+            0,
+            step.location});
       continue;
     }
     auto dispatch = cast<plan::DispatchOp>(step.op);
@@ -228,14 +272,17 @@ void EntryScheduler::assign(Schedule &schedule) {
     for (auto [index, input] : llvm::enumerate(dispatch.getTied())) {
       if (input < 0)
         continue;
-      ValueInfo &before = values[step.operands[input]], &after = values[step.results[index]];
-      bool dead = before.lastUse == number && llvm::count(step.operands, step.operands[input]) == 1;
+      ValueInfo &before = values[step.operands[input]],
+                &after = values[step.results[index]];
+      bool dead = before.lastUse == number &&
+                  llvm::count(step.operands, step.operands[input]) == 1;
       if (before.undefined && before.storage < 0) {
         materialize(step.results[index]);
       } else if (before.storage >= 0) {
         int variable = schedule.storages[before.storage].variable;
         bool writable = variable < 0 || outputVariables.contains(variable);
-        if (dead && writable && (after.storage < 0 || after.storage == before.storage)) {
+        if (dead && writable &&
+            (after.storage < 0 || after.storage == before.storage)) {
           after.storage = before.storage;
         } else {
           unsigned to = materialize(step.results[index]);
@@ -246,22 +293,29 @@ void EntryScheduler::assign(Schedule &schedule) {
     }
     Step command{Step::Kind::Dispatch, step.op, {}, 0, step.location};
     for (auto [index, operand] : llvm::enumerate(step.operands))
-      command.buffers.push_back(bufferOfInput[index] >= 0 ? bufferOfInput[index] : materialize(operand));
+      command.buffers.push_back(bufferOfInput[index] >= 0
+                                    ? bufferOfInput[index]
+                                    : materialize(operand));
     for (auto [index, result] : llvm::enumerate(step.results))
       if (dispatch.getTied()[index] < 0)
         command.buffers.push_back(materialize(result));
     emit(std::move(command));
-    // What nobody reads still needs memory while its kernel runs; emit() has seen to that.
+    // What nobody reads still needs memory while its kernel runs; emit() has
+    // seen to that.
   }
   if (updateStep < 0)
     schedule.updateBegin = ~0u;
 
-  for (auto [value, variable] : llvm::zip_equal(resultValues, resultVariables)) {
+  for (auto [value, variable] :
+       llvm::zip_equal(resultValues, resultVariables)) {
     unsigned target = storageOfVariable(variable);
-    if (values[value].storage >= 0 && static_cast<unsigned>(values[value].storage) != target)
-      copy(values[value].storage, target, byteSize(values[value].type), "return");
+    if (values[value].storage >= 0 &&
+        static_cast<unsigned>(values[value].storage) != target)
+      copy(values[value].storage, target, byteSize(values[value].type),
+           "return");
   }
-  schedule.updateBegin = std::min<unsigned>(schedule.updateBegin, schedule.steps.size());
+  schedule.updateBegin =
+      std::min<unsigned>(schedule.updateBegin, schedule.steps.size());
   for (Lifetime &lifetime : schedule.temporaries)
     if (lifetime.begin == kForever)
       lifetime.begin = lifetime.end = 0;
@@ -285,7 +339,10 @@ LogicalResult EntryScheduler::run(Schedule &schedule) {
   return success();
 }
 
-LogicalResult mlir::megalodon::scheduleEntries(ModuleOp module, std::vector<Variable> &variables, std::vector<Schedule> &schedules) {
+LogicalResult
+mlir::megalodon::scheduleEntries(ModuleOp module,
+                                 std::vector<Variable> &variables,
+                                 std::vector<Schedule> &schedules) {
   for (auto function : module.getOps<func::FuncOp>()) {
     if (!function->hasAttr(kEntryAttr))
       continue;
@@ -294,6 +351,7 @@ LogicalResult mlir::megalodon::scheduleEntries(ModuleOp module, std::vector<Vari
       return failure();
   }
   if (schedules.empty())
-    return module.emitError() << "expected at least one function with " << kEntryAttr;
+    return module.emitError()
+           << "expected at least one function with " << kEntryAttr;
   return success();
 }
