@@ -234,7 +234,8 @@ KernelBuilder::loop(Value from, Value to, int64_t step, ValueRange carried,
   SmallVector<Value> next =
       body(loopOp.getInductionVar(), loopOp.getRegionIterArgs());
   // With carried values the builder leaves the terminator to us.
-  scf::YieldOp::create(b, next);
+  if (!carried.empty())
+    scf::YieldOp::create(b, next);
   return SmallVector<Value>(loopOp.getResults());
 }
 

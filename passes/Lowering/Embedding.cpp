@@ -1,0 +1,148 @@
+// The embedding table: rows gathered forward, gradients scattered in token
+// order; and the last token of every row.
+#include "passes/Lowering/RowKernel.h"
+#include "llvm/Support/MathExtras.h"
+
+namespace mlir::megalodon {
+namespace {
+
+Value tokenAt(KernelBuilder &k, Value tokens, Value t) {
+  return arith::IndexCastOp::create(k.b, k.b.getIndexType(),
+                                    k.loadScalar(tokens, {t}));
+}
+
+struct EmbeddingLowering : LoweringPattern<EmbeddingOp> {
+  using LoweringPattern::LoweringPattern;
+  LogicalResult matchAndRewrite(EmbeddingOp op,
+                                PatternRewriter &rewriter) const override {
+    Type element = elementOf(op.getWeight());
+    int64_t width = widthOf(op.getWeight()), rows = rowsPerWorkgroup(width);
+    double scale = op.getScale().convertToDouble();
+    KernelBuilder k(rewriter, options, op, "embedding");
+    Value tokens = k.read(op.getTokens(), View::Rows),
+          weight = k.read(op.getWeight()),
+          y = k.write(op.getType(), View::Rows);
+    forTokens(k, rows, [&](Value t) {
+      Value token = tokenAt(k, tokens, t);
+      k.forLanes(width, element, [&](Value i, Value mask) {
+        Value vector = k.load(weight, {token, i}, mask);
+        k.store(scale == 1 ? vector
+                           : k.mul(vector, k.constant(scale, vector.getType())),
+                y, {t, i}, mask);
+      });
+    });
+    double elements = op.getType().getNumElements();
+    rewriter.replaceOp(op, k.finish(tokenGrid(rows), scale == 1 ? 0 : elements,
+                                    2 * bytesOf(op.getType())));
+    return success();
+  }
+};
+
+/// A workgroup owns a block of columns of the whole table and walks all tokens
+/// in order: nothing is shared, the order of sums is fixed.
+struct EmbeddingGradLowering : LoweringPattern<EmbeddingGradOp> {
+  using LoweringPattern::LoweringPattern;
+
+  /// Columns a workgroup owns: whole cache lines.
+  static constexpr int64_t kColumns = 64;
+  /// Tables up to this many rows are summed in f64 scratch (many tokens meet in
+  /// one row); larger ones in place.
+  static constexpr int64_t kLargestWideTable = 1024;
+
+  LogicalResult matchAndRewrite(EmbeddingGradOp op,
+                                PatternRewriter &rewriter) const override {
+    auto type = cast<RankedTensorType>(op.getType());
+    Type element = type.getElementType();
+    int64_t vocabulary = type.getDimSize(0), width = type.getDimSize(1);
+    double scale = op.getScale().convertToDouble();
+    bool wide = vocabulary <= kLargestWideTable;
+    KernelBuilder k(rewriter, options, op, "embedding_grad");
+    Type f64 = k.b.getF64Type(), sumElement = wide ? f64 : element;
+    Value tokens = k.read(op.getTokens(), View::Rows),
+          dy = k.read(op.getDy(), View::Rows), dweight = k.write(type);
+    Value sums = wide ? k.scratch({vocabulary, kColumns}, f64) : dweight;
+
+    int64_t lanes = k.lanes(element);
+    Value first = k.mul(k.workgroup(), k.index(kColumns));
+    auto forColumns =
+        [&](function_ref<void(Value column, Value sumColumn, Value mask)>
+                body) {
+          for (int64_t at = 0; at < std::min(kColumns, width); at += lanes) {
+            Value column = k.add(first, k.index(at)), mask;
+            if (width % kColumns)
+              mask = vector::CreateMaskOp::create(
+                  k.b, VectorType::get({lanes}, k.b.getI1Type()),
+                  k.sub(k.index(width), column));
+            body(column, wide ? k.index(at) : column, mask);
+          }
+        };
+    auto loadSum = [&](Value row, Value column, Value mask) -> Value {
+      if (!wide)
+        return k.load(sums, {row, column}, mask);
+      return vector::LoadOp::create(k.b, VectorType::get({lanes}, f64), sums,
+                                    ValueRange{row, column});
+    };
+    auto storeSum = [&](Value sum, Value row, Value column, Value mask) {
+      // Scratch rows are whole vectors, no mask needed.
+      k.store(sum, sums, {row, column}, wide ? Value() : mask);
+    };
+
+    k.loop(k.index(0), k.index(vocabulary), 1, [&](Value row) {
+      forColumns([&](Value, Value column, Value mask) {
+        storeSum(k.constant(0, VectorType::get({lanes}, sumElement)), row,
+                 column, mask);
+      });
+    });
+    k.loop(k.index(0), k.tokens(), 1, [&](Value t) {
+      Value row = tokenAt(k, tokens, t);
+      forColumns([&](Value column, Value sumColumn, Value mask) {
+        Value term = k.toFloat(k.load(dy, {t, column}, mask), sumElement);
+        if (scale != 1)
+          term = k.mul(term, k.constant(scale, term.getType()));
+        storeSum(k.add(loadSum(row, sumColumn, mask), term), row, sumColumn,
+                 mask);
+      });
+    });
+    if (wide)
+      k.loop(k.index(0), k.index(vocabulary), 1, [&](Value row) {
+        forColumns([&](Value column, Value sumColumn, Value mask) {
+          k.store(k.toFloat(loadSum(row, sumColumn, mask), element), dweight,
+                  {row, column}, mask);
+        });
+      });
+    double elements = tensorOf(op.getDy()).getNumElements();
+    rewriter.replaceOp(
+        op, k.finish(Grid{(int64_t)llvm::divideCeil(width, kColumns)}, elements,
+                     bytesOf(op)));
+    return success();
+  }
+};
+
+struct LastTokenLowering : LoweringPattern<LastTokenOp> {
+  using LoweringPattern::LoweringPattern;
+  LogicalResult matchAndRewrite(LastTokenOp op,
+                                PatternRewriter &rewriter) const override {
+    Type element = elementOf(op.getX());
+    int64_t width = widthOf(op.getX());
+    KernelBuilder k(rewriter, options, op, "last_token");
+    Value x = k.read(op.getX(), View::Rows), y = k.write(op.getType());
+    Value row = k.workgroup();
+    Value t = k.sub(k.mul(k.add(row, k.index(1)), k.length()), k.index(1));
+    k.forLanes(width, element, [&](Value i, Value mask) {
+      k.store(k.load(x, {t, i}, mask), y, {row, i}, mask);
+    });
+    rewriter.replaceOp(op, k.finish(Grid{1, plan::Outer::Batch}, 0,
+                                    2 * bytesOf(op.getType())));
+    return success();
+  }
+};
+
+} // namespace
+
+void populateEmbeddingLowering(RewritePatternSet &patterns,
+                               const LoweringOptions &options) {
+  patterns.add<EmbeddingLowering, EmbeddingGradLowering, LastTokenLowering>(
+      patterns.getContext(), options);
+}
+
+} // namespace mlir::megalodon
