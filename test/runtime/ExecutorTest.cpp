@@ -1,6 +1,7 @@
 // Runs the hand-built plan: kernels, products, copies, state, halves of a step;
 // the same bits for any number of threads.
 #include "runtime/core/Error.h"
+#include "runtime/core/File.h"
 #include "runtime/cpu/OneDnn.h"
 #include "test/runtime/TestPlan.h"
 #include <cmath>
@@ -129,6 +130,15 @@ TEST(Executor, ProfilesEachCommand) {
   session.setProfiling(true);
   session.run(0);
   EXPECT_EQ(session.commandSeconds().size(), 5u);
+}
+
+extern "C" int useCInterface(const char *plan);
+
+TEST(CInterface, RunsAPlan) {
+  const std::string path = temporaryPath("plan");
+  const std::vector<uint8_t> bytes = buildPlan();
+  writeText(path, {reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  EXPECT_EQ(useCInterface(path.c_str()), 0) << "line of CInterfaceTest.c";
 }
 
 TEST(OneDnn, AllTranspositionsMatchTheNaiveProduct) {
