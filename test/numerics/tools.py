@@ -54,12 +54,11 @@ class Tools:
         source.write_text(text, encoding="utf-8")
         return self.optimize(source, self.folder / f"{stem}.plan", "--compile-from=optimize")
 
-    def compile_config(self, stem, config, entry, batch, length, *options, suffix="plan"):
-        """The plan (or with --compile-to the module) of an entry of a config."""
+    def compile_entries(self, stem, config, entries, *options, suffix="plan"):
+        """The plan (with --compile-to another module) of a config's entries, as `forward:2x9,grad:2x9`."""
         source = self.folder / f"{stem}.json"
         source.write_text(json.dumps(config), encoding="utf-8")
-        shape = (f"--entry={entry}", f"--batch={batch}", f"--seq-len={length}")
-        return self.optimize(source, self.folder / f"{stem}.{entry}.{suffix}", *shape, *options)
+        return self.optimize(source, self.folder / f"{stem}.{suffix}", f"--entry={entries}", *options)
 
     def invoke(self, plan, function, tensors):
         inputs, outputs = self.folder / "inputs.safetensors", self.folder / "outputs.safetensors"
@@ -67,3 +66,11 @@ class Tools:
         outputs.unlink(missing_ok=True)
         self.shell([self.args.run, "invoke", plan, "--function", function, "--inputs", inputs, "--outputs", outputs])
         return safetensors_io.load(outputs)
+
+    def generate(self, plan, params, prompt, count):
+        """Greedily chosen token ids."""
+        weights = self.folder / "weights.safetensors"
+        safetensors_io.save(weights, params)
+        text = self.shell([self.args.run, "generate", plan, "--weights", weights, "--prompt-tokens", ",".join(map(str, prompt)),
+                           "--max-tokens", count, "--temperature", "0", "--print-tokens"])
+        return [int(word) for word in text.strip().splitlines()[-1].split(",")]
