@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Installs, builds and runs all tests; the last line is `N passed, N failed`. With MEGALODON_GOLDEN naming the folder of the golden
+# vectors they are checked too.
+#
+#   scripts/test.sh [--only REGEX]     only the suites whose name matches
+set -uo pipefail
+cd "$(dirname "$0")/.."
+only=.
+[[ ${1:-} == --only ]] && only=${2:?--only: expected a regular expression}
+
+passed=0 failed=0
+logs=build/test-logs
+
+# suite NAME COMMAND...: runs a suite, whose counts are taken from its own summary; a suite without one counts as one test.
+suite() {
+  local name=$1 log="$logs/$1.log" status=0 good bad begin=$SECONDS
+  shift
+  [[ $name =~ $only ]] || return 0
+  "$@" >"$log" 2>&1 || status=$?
+  good=$(counted "$log" passed)
+  bad=$(counted "$log" failed)
+  if ((good + bad == 0)); then
+    good=$((status == 0))
+    bad=$((status != 0))
+  elif ((status != 0 && bad == 0)); then
+    bad=1 # it stopped before its end
+  fi
+  passed=$((passed + good))
+  failed=$((failed + bad))
+  printf '%-6s %-18s %5d passed %4d failed %5d s\n' "$([[ $bad == 0 ]] && echo OK || echo 'NOT OK')" "$name" "$good" "$bad" $((SECONDS - begin))
+  if ((bad)); then
+    grep -E 'NOT OK|FAIL|error:|warning:' "$log" | head -n 40
+    tail -n 15 "$log"
+  fi
+}
+
+# The counts in the summaries of lit, GoogleTest and our own programs.
+counted() {
+  case $2 in
+    passed) sed -nE 's/^ *Passed *: *([0-9]+).*/\1/p; s/^\[  PASSED  \] ([0-9]+) tests?.*/\1/p; s/^([0-9]+) passed, .*/\1/p' "$1" ;;
+    failed) sed -nE 's/^ *(Failed|Unexpectedly Passed|Unresolved|Timed Out) *: *([0-9]+).*/\2/p; s/^\[  FAILED  \] ([0-9]+) tests?, listed.*/\1/p; s/^[0-9]+ passed, ([0-9]+) failed.*/\1/p' "$1" ;;
+  esac | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+sanitized() {
+  [[ -f build-sanitize/build.ninja ]] ||
+    cmake -G Ninja -S . -B build-sanitize -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
+      -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld-22 -DMEGALODON_COMPILER=OFF -DMEGALODON_SANITIZE=ON || return
+  ninja -C build-sanitize -j "$(nproc)" --quiet || return
+  UBSAN_OPTIONS=print_stacktrace=1 build-sanitize/bin/megalodon-runtime-tests
+}
+
+scripts/setup.sh || { echo "0 passed, 1 failed"; exit 1; }
+mkdir -p "$logs"
+export OMP_NUM_THREADS=1
+tools=(--opt build/bin/megalodon-opt --run build/bin/megalodon-run)
+suite format scripts/format.sh --check
+suite lint scripts/lint.sh --changed
+suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
+suite runtime build/bin/megalodon-runtime-tests
+suite runtime-sanitized sanitized
+suite reference python3 test/reference/check_reference.py
+suite numerics-ops python3 test/numerics/ops.py "${tools[@]}"
+suite numerics-model python3 test/numerics/model.py "${tools[@]}"
+suite numerics-mutations python3 test/numerics/mutations.py "${tools[@]}"
+if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
+  for precision in f32 f64; do
+    suite "golden-$precision" python3 "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode)'
+  done
+fi
+echo "$passed passed, $failed failed"
+((failed == 0 && passed > 0))
