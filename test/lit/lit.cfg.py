@@ -5,7 +5,7 @@ import lit.formats
 
 config.name = "megalodon"
 config.test_format = lit.formats.ShTest(execute_external=False)
-config.suffixes = [".mlir", ".json", ".test"]
+config.suffixes = [".mlir", ".test"]
 config.excludes = ["Inputs"]
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = config.megalodon_test_output
