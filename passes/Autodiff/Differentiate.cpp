@@ -4,6 +4,7 @@
 #include "passes/Autodiff/FunctionDerivative.h"
 #include "passes/Autodiff/Passes.h"
 #include "passes/Autodiff/ReverseMode.h"
+#include "passes/Entry.h"
 #include "llvm/ADT/MapVector.h"
 
 namespace mlir::megalodon {
@@ -26,22 +27,6 @@ std::string keyOf(DerivativeRequest request) {
       key += bits->test(index) ? '1' : '0';
   }
   return key;
-}
-
-std::optional<Role> roleOf(func::FuncOp entry, unsigned argument) {
-  auto role = entry.getArgAttrOfType<RoleAttr>(argument, kRoleAttr);
-  return role ? std::optional(role.getValue()) : std::nullopt;
-}
-
-/// The number of the argument or result that carries `name`.
-std::optional<unsigned> findName(unsigned count,
-                                 llvm::function_ref<Attribute(unsigned)> nameOf,
-                                 StringRef name) {
-  for (unsigned index = 0; index < count; ++index)
-    if (auto attribute = dyn_cast_or_null<StringAttr>(nameOf(index));
-        attribute && attribute.getValue() == name)
-      return index;
-  return std::nullopt;
 }
 
 /// Differentiates the entries of one module.
@@ -72,23 +57,18 @@ private:
 /// The cotangent of the loss.
 Value Differentiator::buildSeed(func::FuncOp entry, OpBuilder &builder,
                                 Value loss) {
-  if (entry->getAttrOfType<StringAttr>(kEntryAttr).getValue() == "grad") {
+  if (getEntryKind(entry) == "grad") {
     auto type = cast<RankedTensorType>(loss.getType());
     return arith::ConstantOp::create(
         builder, loss.getLoc(),
         DenseElementsAttr::get(type,
                                builder.getFloatAttr(type.getElementType(), 1)));
   }
-  auto index = findName(
-      entry.getNumArguments(),
-      [&](unsigned index) { return entry.getArgAttr(index, kNameAttr); },
-      "loss_scale");
-  if (!index) {
-    entry.emitOpError("is a train entry, expected an argument named "
-                      "'loss_scale', got none");
+  Value scale = findArgument(entry, "loss_scale");
+  if (!scale) {
+    entry.emitOpError("expected an argument 'loss_scale', got none");
     return {};
   }
-  Value scale = entry.getArgument(*index);
   if (scale.getType() != loss.getType()) {
     entry.emitOpError("expected 'loss_scale' of type ")
         << loss.getType() << ", got " << scale.getType();
@@ -119,34 +99,32 @@ Differentiator::getDerivative(DerivativeRequest request) {
 }
 
 LogicalResult Differentiator::differentiateEntry(func::FuncOp entry) {
-  bool stateIsDetached =
-      entry->getAttrOfType<StringAttr>(kEntryAttr).getValue() == "train";
   if (!llvm::hasSingleElement(entry.getBody()))
-    return entry.emitOpError("expected one block");
-  auto resultName = [&](unsigned index) {
-    return entry.getResultAttr(index, kNameAttr);
-  };
-  for (unsigned index = 0; index < entry.getNumResults(); ++index)
-    if (auto role = entry.getResultAttrOfType<RoleAttr>(index, kRoleAttr);
-        role && role.getValue() == Role::Gradient)
-      return entry.emitOpError("is differentiated already: result ")
-             << resultName(index) << " is a gradient";
-  auto lossIndex = findName(entry.getNumResults(), resultName, "loss");
+    return entry.emitOpError("expected one block, got ")
+           << entry.getBody().getBlocks().size();
+  for (unsigned index : llvm::seq(entry.getNumResults()))
+    if (hasResultRole(entry, index, Role::Gradient))
+      return entry.emitOpError("is differentiated already: result '")
+             << nameOfResult(entry, index) << "' is a gradient";
+  std::optional<unsigned> lossIndex = findResult(entry, "loss");
   if (!lossIndex)
-    return entry.emitOpError("expected a result named 'loss', got none");
+    return entry.emitOpError("expected a result 'loss', got none");
 
   Block &block = entry.front();
   Operation *terminator = block.getTerminator();
   Value loss = terminator->getOperand(*lossIndex);
   auto lossType = dyn_cast<RankedTensorType>(loss.getType());
   if (!lossType || lossType.getRank() != 0 || !isDifferentiableType(lossType))
-    return entry.emitOpError("expected a scalar loss, got ") << loss.getType();
+    return entry.emitOpError("expected 'loss' to be a scalar, got ")
+           << loss.getType();
 
+  bool stateIsDetached = getEntryKind(entry) == "train";
   SmallVector<Value> inputs;
   for (BlockArgument argument : entry.getArguments()) {
-    std::optional<Role> role = roleOf(entry, argument.getArgNumber());
+    unsigned index = argument.getArgNumber();
     if (isDifferentiableType(argument.getType()) &&
-        (role == Role::Parameter || (role == Role::State && !stateIsDetached)))
+        (hasArgumentRole(entry, index, Role::Parameter) ||
+         (hasArgumentRole(entry, index, Role::State) && !stateIsDetached)))
       inputs.push_back(argument);
   }
 
@@ -170,7 +148,7 @@ LogicalResult Differentiator::differentiateEntry(func::FuncOp entry) {
     for (unsigned index : wanted.set_bits())
       if (auto argument = dyn_cast<BlockArgument>(call.getOperand(index)))
         request.weights[index] =
-            roleOf(entry, argument.getArgNumber()) == Role::Parameter;
+            hasArgumentRole(entry, argument.getArgNumber(), Role::Parameter);
     auto derivative = getDerivative(request);
     if (failed(derivative))
       return failure();
@@ -193,22 +171,17 @@ LogicalResult Differentiator::differentiateEntry(func::FuncOp entry) {
   SmallVector<DictionaryAttr> attributes;
   for (Value input : inputs) {
     unsigned index = cast<BlockArgument>(input).getArgNumber();
-    auto name = entry.getArgAttrOfType<StringAttr>(index, kNameAttr);
-    if (!name)
-      return entry.emitOpError("expected a name on argument ") << index;
+    StringRef name = nameOfArgument(entry, index);
     Value gradient = cotangents.take(builder, input);
     if (!gradient) {
-      if (roleOf(entry, index) == Role::State)
+      if (hasArgumentRole(entry, index, Role::State))
         continue; // the attention's cache is detached
-      return entry.emitOpError("parameter ")
-             << name << " has no influence on the loss";
+      return entry.emitOpError("parameter '")
+             << name << "' has no influence on the loss";
     }
     gradients.push_back(gradient);
-    attributes.push_back(builder.getDictionaryAttr(
-        {builder.getNamedAttr(kNameAttr,
-                              builder.getStringAttr("grad." + name.getValue())),
-         builder.getNamedAttr(
-             kRoleAttr, RoleAttr::get(builder.getContext(), Role::Gradient))}));
+    attributes.push_back(getPortAttributes(builder.getContext(), "grad." + name,
+                                           Role::Gradient));
   }
   SmallVector<unsigned> positions(gradients.size(), entry.getNumResults());
   if (failed(entry.insertResults(positions, ValueRange(gradients).getTypes(),
@@ -232,11 +205,15 @@ struct Differentiate : mlir::megalodon::impl::DifferentiateBase<Differentiate> {
     ModuleOp module = getOperation();
     SmallVector<func::FuncOp> entries;
     for (auto function : module.getOps<func::FuncOp>())
-      if (auto kind = function->getAttrOfType<StringAttr>(kEntryAttr);
-          kind && (kind.getValue() == "grad" || kind.getValue() == "train"))
+      if (StringRef kind = getEntryKind(function);
+          kind == "grad" || kind == "train")
         entries.push_back(function);
 
-    Differentiator differentiator(module, recompute);
+    Recompute policy = recompute;
+    if (policy == Recompute::Config)
+      policy = module->hasAttr(kLayerwiseCkptAttr) ? Recompute::Full
+                                                   : Recompute::Selective;
+    Differentiator differentiator(module, policy);
     for (func::FuncOp entry : entries)
       if (failed(differentiator.differentiateEntry(entry)))
         return signalPassFailure();

@@ -3,6 +3,11 @@
 
 namespace mlir::megalodon {
 
-enum class Recompute { None, Selective, Full };
+enum class Recompute {
+  Config, ///< Full if the config says `layerwise_ckpt`, else Selective
+  None,
+  Selective,
+  Full
+};
 
 } // namespace mlir::megalodon

@@ -42,6 +42,9 @@ public:
     (*module)->setAttr(kConfigAttr, builder.getStringAttr(
                                         ::megalodon::canonicalConfig(config)));
     (*module)->setAttr(kPrecisionAttr, builder.getStringAttr(precision));
+    if (config.layerwiseCkpt)
+      (*module)->setAttr(kLayerwiseCkptAttr, builder.getUnitAttr());
+    (*module)->setAttr(kOptimizerAttr, optimizerAttributes());
     int64_t parameters = 0;
     for (const Port &parameter : modelParameters())
       parameters += cast<RankedTensorType>(parameter.type).getNumElements();
@@ -75,6 +78,18 @@ private:
   InitAttr init(InitKind kind, double a = 0, double b = 0) {
     return InitAttr::get(builder.getContext(), kind, builder.getF64FloatAttr(a),
                          builder.getF64FloatAttr(b));
+  }
+
+  DictionaryAttr optimizerAttributes() {
+    NamedAttrList attributes;
+    for (auto [name, value] :
+         {std::make_pair("beta1", config.optimizer.beta1),
+          std::make_pair("beta2", config.optimizer.beta2),
+          std::make_pair("epsilon", config.optimizer.epsilon),
+          std::make_pair("weight_decay", config.optimizer.weightDecay),
+          std::make_pair("clip", config.optimizer.clip)})
+      attributes.set(name, builder.getF64FloatAttr(value));
+    return attributes.getDictionary(builder.getContext());
   }
 
   /// Initialiser of an internal projection, as `init_mode` says.
