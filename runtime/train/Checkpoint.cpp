@@ -112,6 +112,9 @@ Checkpoint megalodon::saveCheckpoint(const std::string &out, int64_t step,
     fs::create_directory(partial);
     auto add = [&](const char *name, const std::vector<TensorView> &tensors) {
       std::string path = (partial / name).string();
+      // The finite weights of an older checkpoint are worth more than these.
+      for (const TensorView &tensor : tensors)
+        requireFinite(name, tensor);
       writeSafetensors(path, tensors);
       record["files"][name] = describe(path);
     };

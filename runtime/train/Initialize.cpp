@@ -55,8 +55,8 @@ void megalodon::initializeParameters(Session &session, uint64_t seed) {
       initializers.push_back(variable.init);
   for (size_t i = 0; i < parameters.size(); ++i)
     if (initializers[i].kind == InitKind::Untouched)
-      throw Error(str(session.plan().path, ": parameter ", parameters[i].name,
-                      ": expected an initialiser, got init_mode none: give "
+      throw Error(str(session.plan().path, ": parameter '", parameters[i].name,
+                      "': expected an initialiser, got init_mode none: give "
                       "start weights with --weights"));
 
   ThreadPool pool(session.threads());

@@ -112,7 +112,6 @@ private:
   int64_t current = 0; ///< updates done
   int64_t saved = -1;  ///< step of the newest checkpoint
   std::optional<Metrics> metrics;
-  double peakFlops = 0;
   bool live;
   int64_t timedSteps = 0;
   double timedSeconds = 0; ///< training only: neither evaluation nor saving
@@ -132,6 +131,11 @@ static DataSplit splitOf(const TrainOptions &options) {
 
 static int64_t usableIds(const plan::LoadedPlan &plan) {
   return std::min(plan.vocabSize, plan.outputSize);
+}
+
+/// A NaN without its sign, which means nothing.
+static std::string numberText(double value) {
+  return std::isnan(value) ? "nan" : str(value);
 }
 
 static double seconds(Clock::duration duration) {
@@ -258,8 +262,9 @@ void Trainer::stopAtNonFinite(const char *what, double value) {
   auto search = [&](const TensorView &tensor) {
     int64_t element = culprit.empty() ? firstNonFinite(tensor) : -1;
     if (element >= 0)
-      culprit = str(": tensor '", tensor.name, "' is not finite: got ",
-                    loadNumber(tensor, element), " at element ", element);
+      culprit =
+          str(": tensor '", tensor.name, "' is ",
+              numberText(loadNumber(tensor, element)), " at element ", element);
   };
   // A loss can only come from bad parameters or state; a gradient norm from bad
   // gradients, and the update has spread it already.
@@ -278,7 +283,8 @@ void Trainer::stopAtNonFinite(const char *what, double value) {
         continue; // a gradient of another function
       }
   throw Error(str("step ", current + 1, ": ", what,
-                  ": expected a finite number, got ", value, culprit,
+                  ": expected a finite number, got ", numberText(value),
+                  culprit,
                   saved < 0 ? std::string("; nothing was saved")
                             : str("; the last checkpoint is of step ", saved)));
 }
@@ -326,7 +332,7 @@ void Trainer::report(double loss, double gradientNorm, double took) {
   double flops = plan.functions[function].modelFlops *
                  static_cast<double>(options.accumulate);
   double rate = options.schedule.rate(current - 1),
-         share = flops / took / peakFlops;
+         share = flops / took / options.peakFlops;
   int64_t resident = residentBytes();
   metrics->add({{"step", current},
                 {"loss", loss},
@@ -384,10 +390,12 @@ TrainOutcome Trainer::run() {
   FolderLock lock(out);
   SignalGuard signals;
   begin();
-  ThreadPool pool(session.threads());
-  cpu::MachineLimits limits = cpu::measureMachine(pool);
-  peakFlops =
-      plan.precision == "f64" ? limits.flops64PerSecond : limits.flopsPerSecond;
+  if (options.peakFlops == 0) {
+    ThreadPool pool(session.threads());
+    cpu::MachineLimits limits = cpu::measureMachine(pool);
+    options.peakFlops = plan.precision == "f64" ? limits.flops64PerSecond
+                                                : limits.flopsPerSecond;
+  }
   std::fprintf(stderr,
                "training on %lld tokens of %zu files, %lld rows of %lld "
                "tokens, %lld parameters\n",

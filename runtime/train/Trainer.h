@@ -27,6 +27,10 @@ struct TrainOptions {
   int64_t logEvery = 10;
   int64_t evalEvery = 0;        ///< 0: never
   int64_t evalTokens = 1 << 16; ///< 0: all validation tokens
+
+  /// The machine's multiply-add rate, for the share of peak; 0: measured at the
+  /// start, which takes about a second.
+  double peakFlops = 0;
 };
 
 enum class TrainOutcome { Finished, Interrupted };

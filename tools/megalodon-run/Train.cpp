@@ -107,6 +107,9 @@ void megalodon::addTrain(CLI::App &app) {
       ->add_option("--threads", arguments->session.threads,
                    "worker threads; 0: one a processor")
       ->capture_default_str();
+  command->add_option("--peak-flops", options.peakFlops,
+                      "floating-point operations a second the share of peak "
+                      "refers to; 0: measure");
   command->callback([arguments] {
     TrainOptions &options = arguments->options;
     options.dataType = parseTokenType(arguments->dataType);

@@ -1,0 +1,174 @@
+// Data: listing, splitting, reading as a circle, checks, and an order that is a
+// pure function of seed and call.
+#include "runtime/train/Data.h"
+#include "runtime/core/Error.h"
+#include "test/runtime/ToyPlan.h"
+#include <filesystem>
+#include <set>
+#include <sys/stat.h>
+#include <unistd.h>
+
+using namespace megalodon;
+using namespace megalodon::test;
+
+static std::string write(const std::string &path, const std::string &text) {
+  writeText(path, text);
+  return path;
+}
+
+TEST(Data, ListsFilesAndFoldersInOrder) {
+  std::string folder = temporaryFolder("data");
+  std::filesystem::create_directories(folder + "/b/c");
+  write(folder + "/b/c/2.txt", "22");
+  write(folder + "/b/1.txt", "1");
+  write(folder + "/a.txt", "a");
+  write(folder + "/empty", "");
+  std::vector<DataFile> files = listDataFiles({folder, folder + "/b/1.txt"});
+  std::vector<std::string> names;
+  for (const DataFile &file : files)
+    names.push_back(file.relative);
+  EXPECT_EQ(names, (std::vector<std::string>{"a.txt", "b/1.txt", "b/c/2.txt",
+                                             "1.txt"}));
+  EXPECT_ERROR(listDataFiles({folder + "/empty"}),
+               folder + "/empty: expected data, got an empty file");
+  EXPECT_ERROR(listDataFiles({folder + "/none"}),
+               folder + "/none: no such file or folder");
+  EXPECT_ERROR(listDataFiles({"/dev/null"}), "/dev/null: expected a regular");
+  EXPECT_ERROR(listDataFiles({temporaryFolder("nothing")}),
+               "nothing: expected at least one file that is not empty");
+}
+
+TEST(Data, NamesAFileThatCannotBeRead) {
+  if (geteuid() == 0)
+    GTEST_SKIP() << "root reads everything";
+  std::string path = write(temporaryPath("secret"), "text");
+  chmod(path.c_str(), 0);
+  EXPECT_ERROR(Corpus({{path, "secret"}}, TokenType::Automatic, 256),
+               path + ": cannot open");
+}
+
+TEST(Data, SplitsByTheHashOfThePath) {
+  std::vector<DataFile> files;
+  for (int i = 0; i < 1000; ++i)
+    files.push_back({"", str("file", i, ".h")});
+  DataSplit split = splitDataFiles(files, 0.1);
+  EXPECT_NEAR(split.validation.size(), 100, 30);
+  EXPECT_EQ(split.training.size() + split.validation.size(), 1000u);
+  std::set<std::string> held;
+  for (const DataFile &file : split.validation)
+    held.insert(file.relative);
+  files.resize(500); // fewer files move nothing to the other side
+  for (const DataFile &file : splitDataFiles(files, 0.1).validation)
+    EXPECT_TRUE(held.count(file.relative));
+  EXPECT_ERROR(splitDataFiles({{"", "x"}}, 0.001), "leaves no validation file");
+  EXPECT_ERROR(splitDataFiles({{"", "x"}}, 0.9999999),
+               "leaves no training file");
+  EXPECT_ERROR(splitDataFiles(files, 1), "--validation-fraction: expected");
+}
+
+TEST(Data, ReadsACircleOfAllTokenTypes) {
+  std::string folder = temporaryFolder("data");
+  uint16_t narrow[] = {300, 301};
+  uint32_t wide[] = {70000, 5};
+  write(folder + "/1.u16", std::string(reinterpret_cast<char *>(narrow), 4));
+  write(folder + "/2.u32", std::string(reinterpret_cast<char *>(wide), 8));
+  Corpus corpus(listDataFiles({folder}), TokenType::Automatic, 100000);
+  EXPECT_EQ(corpus.size(), 4);
+  EXPECT_FALSE(corpus.isBytes());
+  std::vector<int32_t> tokens(7);
+  corpus.read(3, 7, tokens.data());
+  EXPECT_EQ(tokens, (std::vector<int32_t>{5, 300, 301, 70000, 5, 300, 301}));
+  std::string bytes = write(temporaryPath("text"), "abc");
+  Corpus text(listDataFiles({bytes}), TokenType::Automatic, 256);
+  EXPECT_TRUE(text.isBytes());
+  text.read(4, 2, tokens.data());
+  EXPECT_EQ(tokens[0], 'b');
+  EXPECT_EQ(tokens[1], 'c');
+}
+
+TEST(Data, ChecksEveryToken) {
+  uint16_t ids[] = {1, 2, 99, 100};
+  std::string path = write(temporaryPath("u16"),
+                           std::string(reinterpret_cast<char *>(ids), 8));
+  EXPECT_ERROR(Corpus(listDataFiles({path}), TokenType::Uint16, 100),
+               path + ": token 3: expected an id below 100, got 100");
+  EXPECT_ERROR(Corpus(listDataFiles({path}), TokenType::Bytes, 1000),
+               path + ": bytes need a vocabulary of 256, the plan has 1000");
+  std::string odd = write(temporaryPath("odd.u32"), "12345");
+  EXPECT_ERROR(Corpus(listDataFiles({odd}), TokenType::Automatic, 100),
+               odd + ": expected a multiple of 4 bytes, got 5");
+  std::string text = write(temporaryPath("text"), "ab\xff");
+  EXPECT_ERROR(Corpus(listDataFiles({text}), TokenType::Automatic, 128),
+               text + ": token 2: expected an id below 128, got 255");
+}
+
+TEST(Data, FingerprintNoticesChanges) {
+  std::string path = temporaryPath("text");
+  auto fingerprint = [&](const std::string &text, const char *name) {
+    write(path, text);
+    return Corpus({{path, name}}, TokenType::Automatic, 256).fingerprint();
+  };
+  uint64_t first = fingerprint("the same text", "a");
+  EXPECT_EQ(first, fingerprint("the same text", "a"));
+  EXPECT_NE(first, fingerprint("the same tex!", "a"));
+  EXPECT_NE(first, fingerprint("the same text", "b"));
+}
+
+TEST(Data, StreamRowsReadOnWhereTheyStopped) {
+  std::string path = write(temporaryPath("text"), toyText(1000));
+  Corpus corpus(listDataFiles({path}), TokenType::Automatic, 256);
+  const int64_t batch = 3, length = 16, perLap = 1000 / (batch * length);
+  BatchOrder order(corpus, Order::Stream, 5, batch, length);
+  std::vector<int32_t> tokens(batch * length), targets(batch * length),
+      all(1000);
+  corpus.read(0, 1000, all.data());
+  for (int64_t call = 0; call < 3 * perLap; ++call) {
+    EXPECT_EQ(order.startsFresh(call), call % perLap == 0);
+    order.read(call, tokens.data(), targets.data());
+    for (int64_t row = 0; row < batch; ++row) {
+      int64_t begin = order.begin(call, row);
+      if (!order.startsFresh(call))
+        EXPECT_EQ(begin, (order.begin(call - 1, row) + length) % 1000);
+      for (int64_t i = 0; i < length; ++i) {
+        EXPECT_EQ(tokens[row * length + i], all[(begin + i) % 1000]);
+        EXPECT_EQ(targets[row * length + i], all[(begin + i + 1) % 1000]);
+      }
+    }
+  }
+  // A lap reads no token twice.
+  std::set<int64_t> seen;
+  for (int64_t call = 0; call < perLap; ++call)
+    for (int64_t row = 0; row < batch; ++row)
+      EXPECT_TRUE(seen.insert(order.begin(call, row)).second);
+  EXPECT_NE(order.begin(0, 0), order.begin(perLap, 0));
+}
+
+TEST(Data, OrderIsAPureFunctionOfSeedAndCall) {
+  std::string path = write(temporaryPath("text"), toyText(5000));
+  Corpus corpus(listDataFiles({path}), TokenType::Automatic, 256);
+  for (Order kind : {Order::Stream, Order::Random}) {
+    BatchOrder forward(corpus, kind, 1, 2, 16),
+        backward(corpus, kind, 1, 2, 16), other(corpus, kind, 2, 2, 16);
+    std::vector<int64_t> begins;
+    for (int64_t call = 0; call < 50; ++call)
+      begins.push_back(forward.begin(call, call % 2));
+    int64_t same = 0;
+    for (int64_t call = 49; call >= 0; --call) {
+      EXPECT_EQ(begins[call], backward.begin(call, call % 2));
+      same += begins[call] == other.begin(call, call % 2);
+    }
+    EXPECT_LT(same, 5);
+  }
+  BatchOrder random(corpus, Order::Random, 1, 2, 16);
+  EXPECT_TRUE(random.startsFresh(0) && random.startsFresh(17));
+}
+
+TEST(Data, RefusesACorpusThatIsTooShort) {
+  std::string path = write(temporaryPath("text"), toyText(16));
+  Corpus corpus(listDataFiles({path}), TokenType::Automatic, 256);
+  EXPECT_ERROR(BatchOrder(corpus, Order::Stream, 1, 2, 16),
+               "training data: expected at least 32 tokens for 2 rows of 16, "
+               "got 16");
+  EXPECT_ERROR(BatchOrder(corpus, Order::Random, 1, 1, 16),
+               "expected at least 17 tokens");
+}

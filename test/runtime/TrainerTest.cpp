@@ -1,0 +1,252 @@
+// The training loop on the toy model: it learns, resumes to the bit, stops when
+// asked or when numbers break, and protects its folder.
+#include "runtime/train/Trainer.h"
+#include "runtime/core/Error.h"
+#include "runtime/train/Checkpoint.h"
+#include "test/runtime/ToyPlan.h"
+#include <cmath>
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+using namespace megalodon;
+using namespace megalodon::test;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+namespace {
+struct TrainerTest : testing::Test {
+  TrainOptions options;
+
+  void SetUp() override {
+    std::string text = temporaryPath("text"), held = temporaryPath("held");
+    writeText(text, toyText(3000));
+    writeText(held, toyText(300, 2));
+    options.data = {text};
+    options.validation = {held};
+    options.steps = 60;
+    options.saveEvery = 20;
+    options.keep = 0;
+    options.logEvery = 1000;
+    options.evalEvery = 25;
+    options.schedule.peak = 0.3;
+    options.schedule.warmup = 5;
+    options.peakFlops = 1e10;
+  }
+  /// Trains in a folder of its own; returns the digest of the weights.
+  std::string run(const std::string &folder, int threads = 1) {
+    options.out = folder;
+    Session session = toySession(threads);
+    outcome = train(session, options);
+    return parameterDigest(session);
+  }
+  TrainOutcome outcome = TrainOutcome::Finished;
+};
+
+/// The lines of metrics.jsonl without what depends on the clock.
+std::vector<json> metricsOf(const std::string &folder) {
+  std::vector<json> lines;
+  std::istringstream text(readText(folder + "/metrics.jsonl"));
+  for (std::string line; std::getline(text, line);) {
+    lines.push_back(json::parse(line));
+    for (const char *field :
+         {"seconds", "tokens_per_second", "peak_share", "resident_bytes"})
+      lines.back().erase(field);
+  }
+  return lines;
+}
+} // namespace
+
+TEST_F(TrainerTest, Learns) {
+  std::string folder = temporaryFolder("run");
+  run(folder);
+  std::vector<json> lines = metricsOf(folder);
+  ASSERT_EQ(lines.size(), 63u); // 60 steps, validation after 25, 50 and 60
+  EXPECT_NEAR(lines[0]["loss"].get<double>(), std::log(256), 0.1);
+  EXPECT_LT(lines.back()["validation_loss"].get<double>(), 3);
+  EXPECT_EQ(lines.back()["step"], 60);
+  std::vector<int64_t> steps;
+  for (const Checkpoint &checkpoint : listCheckpoints(folder))
+    steps.push_back(checkpoint.step);
+  EXPECT_EQ(steps, (std::vector<int64_t>{20, 40, 60}));
+  EXPECT_NE(readText(folder + "/loss.svg").find(">validation<"),
+            std::string::npos);
+}
+
+TEST_F(TrainerTest, ResumesToTheBit) {
+  for (Order order : {Order::Stream, Order::Random}) {
+    options.order = order;
+    options.accumulate = 3; // a lap ends inside an update
+    options.resume = false;
+    std::string whole = temporaryFolder("whole"),
+                parts = temporaryFolder("parts");
+    std::string wanted = run(whole);
+    run(parts, 2);
+    // As if killed after the checkpoint of step 20, with half a line written.
+    fs::remove_all(parts + "/checkpoint-40");
+    fs::remove_all(parts + "/checkpoint-60");
+    writeText(parts + "/metrics.jsonl",
+              readText(parts + "/metrics.jsonl") + "{\"step\":6");
+    options.resume = true;
+    EXPECT_EQ(run(parts, 4), wanted);
+    EXPECT_EQ(metricsOf(parts), metricsOf(whole));
+    for (const char *file : {kModelFile, kOptimizerFile})
+      EXPECT_EQ(readText(parts + "/checkpoint-60/" + file),
+                readText(whole + "/checkpoint-60/" + file));
+    EXPECT_EQ(run(parts), wanted); // nothing left to do
+  }
+}
+
+TEST_F(TrainerTest, SurvivesKillsAtAnyMoment) {
+  options.steps = 150;
+  options.saveEvery = 6;
+  options.keep = 2;
+  options.evalEvery = 0;
+  std::string whole = temporaryFolder("whole"),
+              parts = temporaryFolder("parts");
+  std::string wanted = run(whole);
+  options.resume = true;
+  int kills = 0;
+  for (int attempt = 0; attempt < 40; ++attempt) {
+    pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      std::freopen("/dev/null", "w", stderr);
+      run(parts);
+      _exit(0);
+    }
+    usleep(20'000 + attempt % 8 * 15'000);
+    kill(child, SIGKILL);
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (WIFEXITED(status)) {
+      EXPECT_EQ(WEXITSTATUS(status), 0);
+      break;
+    }
+    ++kills;
+  }
+  EXPECT_GE(kills, 2);
+  EXPECT_EQ(run(parts), wanted);
+  EXPECT_EQ(metricsOf(parts), metricsOf(whole));
+  EXPECT_EQ(listCheckpoints(parts).size(), 2u);
+}
+
+TEST_F(TrainerTest, SavesOnSigterm) {
+  options.steps = 1'000'000;
+  options.saveEvery = 0;
+  options.evalEvery = 0;
+  std::string folder = temporaryFolder("run");
+  pid_t parent = getpid(), child = fork();
+  if (child == 0) {
+    usleep(400'000);
+    kill(parent, SIGTERM);
+    _exit(0);
+  }
+  run(folder);
+  waitpid(child, nullptr, 0);
+  EXPECT_EQ(outcome, TrainOutcome::Interrupted);
+  ASSERT_TRUE(newestCheckpoint(folder));
+  EXPECT_EQ(newestCheckpoint(folder)->step, metricsOf(folder).back()["step"]);
+}
+
+TEST_F(TrainerTest, StopsWhenNumbersBreak) {
+  options.schedule = {ScheduleKind::Constant, 1e39, 0, 0, 1, 1, 1};
+  options.saveEvery = 2;
+  std::string folder = temporaryFolder("run");
+  std::string message = messageOf([&] { run(folder); });
+  EXPECT_NE(
+      message.find("step 2: loss: expected a finite number, got nan: "
+                   "tensor 'table' is nan at element 0; nothing was saved"),
+      message.npos)
+      << message;
+}
+
+TEST_F(TrainerTest, ProtectsItsFolder) {
+  std::string folder = temporaryFolder("run");
+  run(folder);
+  EXPECT_ERROR(run(folder),
+               folder + "/checkpoint-60 exists: continue it with --resume");
+  options.resume = true;
+  options.steps = 61;
+  for (auto change : {+[](TrainOptions &o) { o.seed = 2; },
+                      +[](TrainOptions &o) { o.accumulate = 2; },
+                      +[](TrainOptions &o) { o.order = Order::Random; },
+                      +[](TrainOptions &o) { o.data = o.validation; }}) {
+    TrainOptions old = options;
+    change(options);
+    EXPECT_ERROR(run(folder), folder + "/checkpoint-60/trainer.json: ");
+    options = old;
+  }
+  int channel[2];
+  ASSERT_EQ(pipe(channel), 0);
+  pid_t child = fork();
+  if (child == 0) {
+    options.steps = 1'000'000;
+    options.saveEvery = 0;
+    options.evalEvery = 0;
+    std::thread([&] {
+      usleep(600'000);
+      (void)!write(channel[1], "x", 1);
+    }).detach();
+    std::freopen("/dev/null", "w", stderr);
+    run(folder);
+    _exit(0);
+  }
+  char ready;
+  ASSERT_EQ(read(channel[0], &ready, 1), 1);
+  EXPECT_ERROR(run(folder),
+               folder + ": another training run is writing into this folder");
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  run(folder);
+  EXPECT_EQ(newestCheckpoint(folder)->step, 61);
+}
+
+TEST_F(TrainerTest, AFullDiskStopsItWithTheOldCheckpointsIntact) {
+  options.keep = 1;
+  options.schedule.total = 40;
+  std::string folder = temporaryFolder("run");
+  options.steps = 20;
+  run(folder);
+  options.steps = 40;
+  options.resume = true;
+  rlimit limit, tight;
+  getrlimit(RLIMIT_FSIZE, &limit);
+  tight = limit;
+  tight.rlim_cur = 200'000;
+  setrlimit(RLIMIT_FSIZE, &tight);
+  std::string message = messageOf([&] { run(folder); });
+  setrlimit(RLIMIT_FSIZE, &limit);
+  EXPECT_NE(message.find("checkpoint-40: cannot save: "), message.npos)
+      << message;
+  EXPECT_EQ(newestCheckpoint(folder)->step, 20);
+  std::string resumed = run(folder);
+  options.resume = false;
+  EXPECT_EQ(resumed, run(temporaryFolder("whole")));
+}
+
+TEST_F(TrainerTest, RefusesOptionsThatMakeNoSense) {
+  auto refused = [&](auto change) {
+    TrainOptions old = options;
+    change(options);
+    std::string message = messageOf([&] { run(temporaryFolder("run")); });
+    options = old;
+    return message;
+  };
+  EXPECT_EQ(refused([](auto &o) { o.steps = 0; }),
+            "--steps: expected at least 1, got 0");
+  EXPECT_EQ(refused([](auto &o) { o.accumulate = 0; }),
+            "--accumulate: expected at least 1, got 0");
+  EXPECT_EQ(refused([](auto &o) { o.logEvery = 0; }),
+            "--log-every: expected at least 1, got 0");
+  EXPECT_EQ(refused([](auto &o) { o.validationFraction = 0.5; }),
+            "--validation and --validation-fraction: expected one of them, "
+            "got both");
+  EXPECT_EQ(refused([](auto &o) { o.validation.clear(); }),
+            "--eval-every: expected validation data: give --validation or "
+            "--validation-fraction");
+}
