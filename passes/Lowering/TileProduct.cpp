@@ -22,20 +22,19 @@ multiplyTile(KernelBuilder &k, TileShape tile, Value from, Value to,
              ValueRange accumulators,
              function_ref<Value(int64_t row, Value t)> left,
              function_ref<Value(int64_t vector, Value t)> right) {
-  return k.loop(
-      from, to, 1, accumulators,
-      [&](Value t, ValueRange carried) -> SmallVector<Value> {
-        SmallVector<Value> vectors, sums;
-        for (int64_t j = 0; j < tile.vectors; ++j)
-          vectors.push_back(right(j, t));
-        for (int64_t i = 0; i < tile.rows; ++i) {
-          Value scalar = k.splat(left(i, t));
-          for (int64_t j = 0; j < tile.vectors; ++j)
-            sums.push_back(
-                k.fma(scalar, vectors[j], carried[i * tile.vectors + j]));
-        }
-        return sums;
-      });
+  return k.loop(from, to, 1, accumulators,
+                [&](Value t, ValueRange carried) -> SmallVector<Value> {
+                  SmallVector<Value> vectors, sums;
+                  for (int64_t j = 0; j < tile.vectors; ++j)
+                    vectors.push_back(right(j, t));
+                  for (int64_t i = 0; i < tile.rows; ++i) {
+                    Value scalar = k.splat(left(i, t));
+                    for (int64_t j = 0; j < tile.vectors; ++j)
+                      sums.push_back(k.fma(scalar, vectors[j],
+                                           carried[i * tile.vectors + j]));
+                  }
+                  return sums;
+                });
 }
 
 SmallVector<Value>
@@ -53,8 +52,7 @@ static Value columnMask(KernelBuilder &k, Type element, Value column,
   if (!columnEnd)
     return {};
   // A negative number of lanes is none.
-  Value left =
-      k.sub(columnEnd, k.add(column, k.index(j * k.lanes(element))));
+  Value left = k.sub(columnEnd, k.add(column, k.index(j * k.lanes(element))));
   return vector::CreateMaskOp::create(
       k.b, VectorType::get(k.lanes(element), k.b.getI1Type()), left);
 }
@@ -65,7 +63,7 @@ static Type elementOf(Value memref) {
 
 void packRows(KernelBuilder &k, int64_t vectors, const MatrixView &source,
               Value row, Value count, Value column, Value columnEnd,
-              Value panel, Value panelRow) {
+              Value panel, Value panelRow, Value panelColumn) {
   Type element = elementOf(panel);
   int64_t lanes = k.lanes(element);
   SmallVector<Value> masks;
@@ -77,7 +75,7 @@ void packRows(KernelBuilder &k, int64_t vectors, const MatrixView &source,
       Value value =
           k.load(source.memref,
                  source.at(k, k.add(row, t), k.add(column, offset)), masks[j]);
-      k.store(value, panel, {k.add(panelRow, t), offset});
+      k.store(value, panel, {k.add(panelRow, t), k.add(panelColumn, offset)});
     }
   });
 }
@@ -101,25 +99,22 @@ static void transposeSquare(KernelBuilder &k, MutableArrayRef<Value> rows) {
   }
 }
 
-void packTransposed(KernelBuilder &k, int64_t vectors,
-                    const MatrixView &source, Value row, Value rowEnd,
-                    Value column, Value depth, bool wholeDepth, Value panel,
-                    ValueRange panelPrefix) {
+void packTransposed(KernelBuilder &k, int64_t vectors, const MatrixView &source,
+                    Value row, Value rowEnd, Value column, Value depth,
+                    bool wholeDepth, Value panel, ValueRange panelPrefix) {
   Type element = elementOf(panel);
   int64_t lanes = k.lanes(element);
   Value lastRow = k.sub(rowEnd, k.index(1));
   for (int64_t j = 0; j < vectors; ++j) {
     SmallVector<Value> sourceRows;
     for (int64_t i = 0; i < lanes; ++i)
-      sourceRows.push_back(
-          k.min(k.add(row, k.index(j * lanes + i)), lastRow));
+      sourceRows.push_back(k.min(k.add(row, k.index(j * lanes + i)), lastRow));
     k.loop(k.index(0), depth, lanes, [&](Value t) {
       Value mask = columnMask(k, element, t, wholeDepth ? Value() : depth, 0);
       SmallVector<Value> square;
       for (Value sourceRow : sourceRows)
-        square.push_back(k.load(source.memref,
-                                source.at(k, sourceRow, k.add(column, t)),
-                                mask));
+        square.push_back(k.load(
+            source.memref, source.at(k, sourceRow, k.add(column, t)), mask));
       transposeSquare(k, square);
       for (int64_t i = 0; i < lanes; ++i) {
         SmallVector<Value, 3> indices(panelPrefix);
@@ -142,8 +137,7 @@ void BlockProduct::emit(KernelBuilder &k, Type element) const {
   k.loop(zero, depth, kDepthBlock, [&](Value t) {
     Value count = k.min(k.index(kDepthBlock), k.sub(depth, t));
     Value isFirst = k.less(t, k.index(1));
-    Value isLast =
-        k.less(depth, k.add(t, k.index(kDepthBlock + 1)));
+    Value isLast = k.less(depth, k.add(t, k.index(kDepthBlock + 1)));
     if (enterDepthBlock)
       enterDepthBlock(t, count);
     k.loop(columnBegin, columnEnd, width, [&](Value column) {

@@ -1,0 +1,302 @@
+// The gradient of chunk attention. Two kernels, each the only writer of what it
+// computes: one over blocks of queries gives dq, one over blocks of keys gives
+// dk and dv. Both recompute the weights from the saved log-sum-exp.
+#include "passes/Lowering/AttentionTiles.h"
+#include "passes/Lowering/Lowerings.h"
+
+namespace mlir::megalodon {
+namespace {
+
+/// dq, and delta = the sum of dout * out of every query and head.
+class QueryGradKernel {
+public:
+  QueryGradKernel(KernelBuilder &k, ChunkAttentionGradOp op,
+                  const AttentionShape &shape)
+      : k(k), shape(shape), dout(k.read(op.getDout(), View::Rows)),
+        q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
+        values(k.read(op.getV(), View::Rows)), cacheK(k.read(op.getCacheK())),
+        cacheV(k.read(op.getCacheV())), count(k.read(op.getCount())),
+        out(k.read(op.getOut(), View::Rows)),
+        lse(k.read(op.getLse(), View::Rows)),
+        dq(k.write(op.getDq().getType(), View::Rows)),
+        delta(k.write(op.getLse().getType(), View::Rows)),
+        block(k, shape, count) {}
+
+  void emit() {
+    const int64_t blockTokens = block.panels * block.panelWidth;
+    queries = block.transposedPanels(k, shape.keyWidth);
+    gradients = block.transposedPanels(k, shape.valueWidth);
+    scores = block.scores(k, 528 * 4);
+    rowLse = k.scratch({blockTokens}, shape.element);
+    rowDelta = k.scratch({blockTokens}, shape.element);
+    block.forSegments(k, [&](const Segment &segment) { queriesOf(segment); });
+  }
+
+private:
+  void queriesOf(const Segment &segment) {
+    Value zero = k.index(0), width = k.index(block.panelWidth);
+    Value rows = k.sub(segment.end, segment.begin);
+    Value before =
+              k.add(segment.cached, k.sub(segment.begin, segment.chunkBegin)),
+          keyCount = k.add(before, rows);
+    MatrixView queryRows = block.keyColumns(k, q, segment.begin),
+               gradientRows = block.valueColumns(k, dout, segment.begin),
+               outRows = block.valueColumns(k, out, segment.begin);
+    k.loop(zero, rows, 1, [&](Value row) {
+      Value sum = k.sum(k.forLanes(
+          shape.valueWidth, shape.element,
+          k.constant(0.0, k.vectorType(shape.element)),
+          [&](Value column, Value mask,
+              ValueRange partial) -> SmallVector<Value> {
+            return {k.fma(k.load(dout, gradientRows.at(k, row, column), mask),
+                          k.load(out, outRows.at(k, row, column), mask),
+                          partial[0])};
+          })[0]);
+      Value token = k.add(block.tokenBase, k.add(segment.begin, row));
+      k.storeScalar(sum, delta, {token, block.head});
+      k.storeScalar(sum, rowDelta, {row});
+      k.storeScalar(k.loadScalar(lse, {token, block.head}), rowLse, {row});
+    });
+    k.loop(zero, k.ceilDiv(rows, block.panelWidth), 1, [&](Value panel) {
+      Value first = k.mul(panel, width);
+      packTransposed(k, block.tile.vectors, queryRows, first, rows, zero,
+                     k.index(shape.keyWidth), shape.keyWidth % block.lanes == 0,
+                     queries, {panel});
+      packTransposed(k, block.tile.vectors, gradientRows, first, rows, zero,
+                     k.index(shape.valueWidth),
+                     shape.valueWidth % block.lanes == 0, gradients, {panel});
+      Value common = k.add(before, first),
+            limit = k.min(keyCount, k.add(common, width));
+      scoreGradients(block.cachedKeys(k, cacheK), block.cachedValues(k, cacheV),
+                     segment.cached, panel, first, common, zero);
+      scoreGradients(block.keyColumns(k, keys, segment.chunkBegin),
+                     block.valueColumns(k, values, segment.chunkBegin),
+                     k.sub(limit, segment.cached), panel, first, common,
+                     segment.cached);
+    });
+
+    BlockProduct product;
+    product.rows = rows;
+    product.columnBegin = zero;
+    product.columnEnd = k.index(shape.keyWidth);
+    product.wholePanels = shape.keyWidth % block.panelWidth == 0;
+    product.depth = keyCount;
+    product.out = block.keyColumns(k, dq, segment.begin);
+    product.left = block.scoreColumns(k, scores);
+    product.pack =
+        block.packCachedThenOwn(k, block.cachedKeys(k, cacheK),
+                                block.keyColumns(k, keys, segment.chunkBegin),
+                                segment.cached, shape.keyWidth);
+    product.terms = [&](Value row, Value t, Value count) {
+      Value seen = k.add(before, k.add(row, k.index(block.tile.rows)));
+      return std::make_pair(zero, k.min(count, k.sub(k.max(seen, t), t)));
+    };
+    product.emit(k, shape.element);
+  }
+
+  /// scores[offset + key, query] = dS of `keyCount` keys and one panel of
+  /// queries.
+  void scoreGradients(const MatrixView &keyRows, const MatrixView &valueRows,
+                      Value keyCount, Value panel, Value first, Value common,
+                      Value offset) {
+    const int64_t vectors = block.tile.vectors;
+    Value zeros = k.constant(0.0, k.vectorType(shape.element));
+    k.loop(k.index(0), keyCount, block.tile.rows, [&](Value key) {
+      auto at = [&](int64_t i, int64_t j) {
+        return SmallVector<Value>{panel, k.add(offset, k.add(key, k.index(i))),
+                                  k.index(j * block.lanes)};
+      };
+      SmallVector<Value> sums = block.scoreTile(k, keyRows, key, keyCount,
+                                                shape.keyWidth, queries, panel);
+      for (int64_t i = 0; i < block.tile.rows; ++i)
+        for (int64_t j = 0; j < vectors; ++j)
+          k.store(sums[i * vectors + j], scores, at(i, j));
+      sums = block.scoreTile(k, valueRows, key, keyCount, shape.valueWidth,
+                             gradients, panel);
+      for (int64_t j = 0; j < vectors; ++j) {
+        Value query = k.add(first, k.index(j * block.lanes));
+        Value lseOf = k.load(rowLse, {query}),
+              deltaOf = k.load(rowDelta, {query});
+        for (int64_t i = 0; i < block.tile.rows; ++i) {
+          Value seen = block.lanesFrom(
+              k, j, k.sub(k.add(offset, k.add(key, k.index(i))), common));
+          Value weight = k.exp(k.sub(k.load(scores, at(i, j)), lseOf));
+          k.store(k.select(seen,
+                           k.mul(weight, k.sub(sums[i * vectors + j], deltaOf)),
+                           zeros),
+                  scores, at(i, j));
+        }
+      }
+    });
+  }
+
+  KernelBuilder &k;
+  const AttentionShape &shape;
+  Value dout, q, keys, values, cacheK, cacheV, count, out, lse, dq, delta;
+  AttentionBlock block;
+  /// Scratch: transposed rows of q and dout, dS, and two numbers a query.
+  Value queries, gradients, scores, rowLse, rowDelta;
+};
+
+/// dk and dv of the call's own tokens; those of the cache are detached.
+class KeyGradKernel {
+public:
+  KeyGradKernel(KernelBuilder &k, ChunkAttentionGradOp op, Value deltaTensor,
+                const AttentionShape &shape)
+      : k(k), shape(shape), dout(k.read(op.getDout(), View::Rows)),
+        q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
+        values(k.read(op.getV(), View::Rows)), count(k.read(op.getCount())),
+        lse(k.read(op.getLse(), View::Rows)),
+        delta(k.read(deltaTensor, View::Rows)),
+        dk(k.write(op.getDk().getType(), View::Rows)),
+        dv(k.write(op.getDv().getType(), View::Rows)), block(k, shape, count) {}
+
+  void emit() {
+    keyPanels = block.transposedPanels(k, shape.keyWidth);
+    valuePanels = block.transposedPanels(k, shape.valueWidth);
+    weights = block.scores(k, 528 * 4);
+    scores = block.scores(k, 264 * 4);
+    block.forSegments(k, [&](const Segment &segment) { keysOf(segment); });
+  }
+
+private:
+  void keysOf(const Segment &segment) {
+    Value zero = k.index(0), width = k.index(block.panelWidth);
+    Value rows = k.sub(segment.end, segment.begin);
+    // The queries that see some of these keys: from the first key to the end of
+    // the chunk.
+    Value queryCount = k.sub(segment.chunkEnd, segment.begin);
+    MatrixView queryRows = block.keyColumns(k, q, segment.begin),
+               gradientRows = block.valueColumns(k, dout, segment.begin);
+    k.loop(zero, k.ceilDiv(rows, block.panelWidth), 1, [&](Value panel) {
+      Value first = k.mul(panel, width);
+      packTransposed(k, block.tile.vectors,
+                     block.keyColumns(k, keys, segment.begin), first, rows,
+                     zero, k.index(shape.keyWidth),
+                     shape.keyWidth % block.lanes == 0, keyPanels, {panel});
+      packTransposed(k, block.tile.vectors,
+                     block.valueColumns(k, values, segment.begin), first, rows,
+                     zero, k.index(shape.valueWidth),
+                     shape.valueWidth % block.lanes == 0, valuePanels, {panel});
+      k.loop(first, queryCount, block.tile.rows, [&](Value query) {
+        scoreGradients(queryRows, gradientRows, query, queryCount, panel, first,
+                       k.add(block.tokenBase, segment.begin));
+      });
+    });
+    emitProduct(weights, block.valueColumns(k, dv, segment.begin), gradientRows,
+                shape.valueWidth, rows, queryCount);
+    emitProduct(scores, block.keyColumns(k, dk, segment.begin), queryRows,
+                shape.keyWidth, rows, queryCount);
+  }
+
+  /// weights and scores [query, key] = P and dS of one tile of queries and one
+  /// panel of keys.
+  void scoreGradients(const MatrixView &queryRows,
+                      const MatrixView &gradientRows, Value query,
+                      Value queryCount, Value panel, Value first,
+                      Value tokenBase) {
+    const int64_t vectors = block.tile.vectors;
+    Value zeros = k.constant(0.0, k.vectorType(shape.element)),
+          last = k.sub(queryCount, k.index(1));
+    auto at = [&](int64_t i, int64_t j) {
+      return SmallVector<Value>{panel, k.add(query, k.index(i)),
+                                k.index(j * block.lanes)};
+    };
+    auto token = [&](int64_t i) {
+      return k.add(tokenBase, k.min(k.add(query, k.index(i)), last));
+    };
+    SmallVector<Value> sums = block.scoreTile(k, queryRows, query, queryCount,
+                                              shape.keyWidth, keyPanels, panel);
+    for (int64_t i = 0; i < block.tile.rows; ++i) {
+      Value lseOf = k.splat(k.loadScalar(lse, {token(i), block.head}));
+      for (int64_t j = 0; j < vectors; ++j) {
+        Value seen =
+            block.lanesUpTo(k, j, k.sub(k.add(query, k.index(i)), first));
+        k.store(
+            k.select(seen, k.exp(k.sub(sums[i * vectors + j], lseOf)), zeros),
+            weights, at(i, j));
+      }
+    }
+    sums = block.scoreTile(k, gradientRows, query, queryCount, shape.valueWidth,
+                           valuePanels, panel);
+    for (int64_t i = 0; i < block.tile.rows; ++i) {
+      Value deltaOf = k.splat(k.loadScalar(delta, {token(i), block.head}));
+      for (int64_t j = 0; j < vectors; ++j)
+        k.store(k.mul(k.load(weights, at(i, j)),
+                      k.sub(sums[i * vectors + j], deltaOf)),
+                scores, at(i, j));
+    }
+  }
+
+  /// out[key] = sum over queries of left[query, key] * right[query].
+  void emitProduct(Value left, const MatrixView &result,
+                   const MatrixView &right, int64_t columns, Value rows,
+                   Value queryCount) {
+    Value zero = k.index(0);
+    BlockProduct product;
+    product.rows = rows;
+    product.columnBegin = zero;
+    product.columnEnd = k.index(columns);
+    product.wholePanels = columns % block.panelWidth == 0;
+    product.depth = queryCount;
+    product.out = result;
+    product.left = block.scoreColumns(k, left);
+    product.pack = [&](Value t, Value count, Value column, Value panel) {
+      packRows(k, block.tile.vectors, right, t, count, column,
+               product.wholePanels ? Value() : product.columnEnd, panel, zero,
+               zero);
+    };
+    // A key is seen by no query before its own.
+    product.terms = [&](Value row, Value t, Value count) {
+      return std::make_pair(k.min(k.sub(k.max(row, t), t), count), count);
+    };
+    product.emit(k, shape.element);
+  }
+
+  KernelBuilder &k;
+  const AttentionShape &shape;
+  Value dout, q, keys, values, count, lse, delta, dk, dv;
+  AttentionBlock block;
+  /// Scratch: transposed rows of k and v, P and dS.
+  Value keyPanels, valuePanels, weights, scores;
+};
+
+struct ChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
+  const LoweringOptions &options;
+  ChunkAttentionGradLowering(MLIRContext *context,
+                             const LoweringOptions &options)
+      : OpRewritePattern(context), options(options) {}
+
+  LogicalResult matchAndRewrite(ChunkAttentionGradOp op,
+                                PatternRewriter &rewriter) const override {
+    AttentionShape shape(op.getQ(), op.getV(), op.getCacheK(), op.getHeads());
+    const Grid grid = AttentionBlock::grid(shape, options);
+    const double z = double(shape.keyWidth) * shape.heads,
+                 v = double(shape.valueWidth) * shape.heads,
+                 pairs = shape.pairs();
+    const double tokens = double(shape.batch) * shape.length;
+
+    KernelBuilder queries(rewriter, options, op, "chunk_attention_grad_q");
+    QueryGradKernel(queries, op, shape).emit();
+    SmallVector<Value> results =
+        queries.finish(grid, 2.0 * pairs * (2.0 * z + v),
+                       shape.bytes(tokens * (3.0 * z + 3.0 * v)));
+
+    KernelBuilder keys(rewriter, options, op, "chunk_attention_grad_kv");
+    KeyGradKernel(keys, op, results[1], shape).emit();
+    SmallVector<Value> ofKeys =
+        keys.finish(grid, 2.0 * pairs * (2.0 * z + 2.0 * v),
+                    shape.bytes(tokens * (3.0 * z + 3.0 * v)));
+    rewriter.replaceOp(op, {results[0], ofKeys[0], ofKeys[1]});
+    return success();
+  }
+};
+
+} // namespace
+
+void populateAttentionGradLowering(RewritePatternSet &patterns,
+                                   const LoweringOptions &options) {
+  patterns.add<ChunkAttentionGradLowering>(patterns.getContext(), options);
+}
+
+} // namespace mlir::megalodon

@@ -1,0 +1,89 @@
+// What the kernels of chunk attention and of its gradient share: which tokens
+// see which, and tiles of scores.
+#pragma once
+#include "dialect/Megalodon/Megalodon.h"
+#include "passes/Lowering/TileProduct.h"
+
+namespace mlir::megalodon {
+
+/// Static sizes of one attention op.
+struct AttentionShape {
+  int64_t batch, length, heads, chunk;
+  /// Columns of a head in q and k, and in v.
+  int64_t keyWidth, valueWidth;
+  Type element;
+
+  AttentionShape(Value q, Value v, Value cacheK, int64_t heads);
+
+  /// Pairs (query, key) of one head over the whole batch, at the compiled
+  /// shape.
+  double pairs() const;
+  double bytes(double elements) const;
+};
+
+/// A run of tokens of a call, at most a block, that lie in one chunk. All
+/// numbers are tokens of the call, counted in its row of the batch.
+struct Segment {
+  Value begin, end;
+  /// The call's tokens of that chunk.
+  Value chunkBegin, chunkEnd;
+  /// Tokens of that chunk from before the call: rows [0, cached) of the cache.
+  Value cached;
+};
+
+/// A workgroup's share: one head and a block of tokens of one row of the batch.
+struct AttentionBlock {
+  const AttentionShape &shape;
+  TileShape tile;
+  int64_t lanes, panelWidth, panels;
+  Value row, head, position, length;
+  Value begin, end;
+  /// Index of the row's first token in a Rows view.
+  Value tokenBase;
+
+  /// Decodes the workgroup number. `count` is the kernel's view of the op's
+  /// operand.
+  AttentionBlock(KernelBuilder &k, const AttentionShape &shape, Value count);
+
+  static int64_t tokens(const AttentionShape &shape,
+                        const LoweringOptions &options);
+  static Grid grid(const AttentionShape &shape, const LoweringOptions &options);
+
+  /// Runs the body for each chunk the block touches.
+  void forSegments(KernelBuilder &k,
+                   function_ref<void(const Segment &)> body) const;
+  /// The columns of this workgroup's head, in rows counted from token `first`
+  /// of the call.
+  MatrixView keyColumns(KernelBuilder &k, Value tensor, Value first) const;
+  MatrixView valueColumns(KernelBuilder &k, Value tensor, Value first) const;
+  /// The same of the cache, from its first row.
+  MatrixView cachedKeys(KernelBuilder &k, Value cache) const;
+  MatrixView cachedValues(KernelBuilder &k, Value cache) const;
+
+  /// Scratch for all panels of one matrix, transposed: [panels, depth,
+  /// panelWidth].
+  Value transposedPanels(KernelBuilder &k, int64_t depth) const;
+  /// Scratch for the tiles of one matrix of scores: [panels, chunk + tile rows,
+  /// panelWidth].
+  Value scores(KernelBuilder &k, int64_t skewBytes) const;
+
+  /// Products of the rows [row, row + tile rows) of `scalars` (below `count`;
+  /// later ones repeat the last) with the columns of a panel.
+  SmallVector<Value> scoreTile(KernelBuilder &k, const MatrixView &scalars,
+                               Value row, Value count, int64_t depth,
+                               Value panels, Value panel) const;
+  /// Lanes of vector j of a panel whose index is at least (or at most) `bound`,
+  /// a signed index.
+  Value lanesFrom(KernelBuilder &k, int64_t j, Value bound) const;
+  Value lanesUpTo(KernelBuilder &k, int64_t j, Value bound) const;
+  /// The left operand of BlockProduct: column `row` of the score panels.
+  std::function<std::function<Value(int64_t, Value)>(Value, Value)>
+  scoreColumns(KernelBuilder &k, Value scores) const;
+  /// The right operand of BlockProduct: rows of the cache, then rows of the
+  /// call.
+  std::function<void(Value, Value, Value, Value)>
+  packCachedThenOwn(KernelBuilder &k, const MatrixView &cache,
+                    const MatrixView &own, Value cached, int64_t width) const;
+};
+
+} // namespace mlir::megalodon
