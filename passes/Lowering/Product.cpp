@@ -68,7 +68,8 @@ std::pair<int64_t, int64_t> libraryTile(int64_t m, int64_t n, unsigned cores) {
   constexpr int64_t kSmallest = 96;
   const int64_t wanted = 4 * std::max(cores, 4u);
   int64_t tileM = m, tileN = n;
-  while (llvm::divideCeil(m, tileM) * llvm::divideCeil(n, tileN) < wanted) {
+  while (int64_t(llvm::divideCeil(m, tileM) * llvm::divideCeil(n, tileN)) <
+         wanted) {
     int64_t &side = tileM > tileN ? tileM : tileN;
     int64_t half = llvm::alignTo(llvm::divideCeil(side, 2), 16);
     if (half < kSmallest)
@@ -210,7 +211,8 @@ Value libraryProduct(PatternRewriter &rewriter, const LoweringOptions &options,
   Value c =
       plan::ProductOp::create(rewriter, source->getLoc(), p.result, p.a, p.b,
                               p.transposeA, p.transposeB, p.m, p.n, p.k, tileM,
-                              tileN, "onednn", p.flops(), p.bytes());
+                              tileN, "onednn", llvm::APFloat(p.flops()),
+                              llvm::APFloat(p.bytes()));
   return p.bias ? addBias(rewriter, options, source, c, p.bias) : c;
 }
 

@@ -11,7 +11,7 @@ TileShape TileShape::of(const LoweringOptions &options) {
 
 SmallVector<Value, 4> MatrixView::at(KernelBuilder &k, Value row,
                                      Value column) const {
-  SmallVector<Value, 4> indices(prefix);
+  SmallVector<Value, 4> indices(prefix.begin(), prefix.end());
   indices.push_back(firstRow ? k.add(firstRow, row) : row);
   indices.push_back(firstColumn ? k.add(firstColumn, column) : column);
   return indices;
