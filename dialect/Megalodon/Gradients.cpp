@@ -133,8 +133,7 @@ void LayerNormOp::buildVectorJacobianProduct(OpBuilder &builder,
   if (!results[0])
     return;
   auto grad = LayerNormGradOp::create(
-      builder, getLoc(), getX().getType(), typeOrNone(getWeight()),
-      typeOrNone(getBias()), results[0], forward(getX()),
+      builder, getLoc(), results[0], forward(getX()),
       forwardOrNone(forward, getWeight()), getEpsAttr());
   operands[0] = grad.getDx();
   if (getWeight()) {

@@ -182,6 +182,13 @@ INFER(RmsNormGradOp) {
   return success();
 }
 
+INFER(LayerNormGradOp) {
+  types.push_back(in.getX().getType());
+  if (in.getWeight())
+    types.append(2, in.getWeight().getType());
+  return success();
+}
+
 INFER(NormalizedQKGradOp) {
   types.append(
       {in.getZ().getType(), in.getGamma().getType(), in.getGamma().getType()});

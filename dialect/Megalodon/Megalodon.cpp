@@ -1,5 +1,4 @@
-// Registration of the megalodon dialect, folders, and the generated
-// definitions.
+// Registration of the megalodon dialect and the generated definitions.
 #include "dialect/Megalodon/Megalodon.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -31,11 +30,6 @@ Operation *MegalodonDialect::materializeConstant(OpBuilder &builder,
                                                  Attribute value, Type type,
                                                  Location loc) {
   return arith::ConstantOp::materialize(builder, value, type, loc);
-}
-
-OpFoldResult AddOp::fold(FoldAdaptor) {
-  // A sum of one term is the term.
-  return getInputs().size() == 1 ? getInputs().front() : Value();
 }
 
 #define GET_OP_CLASSES

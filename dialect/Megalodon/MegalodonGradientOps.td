@@ -84,16 +84,17 @@ def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOp
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [AttrSizedResultSegments]> {
+def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [InferTypeOpAdaptor]> {
   let summary = "gradient of layer_norm";
   let description = [{ n = (x-mean) r, u = dy (1+weight):  dx = r (u - mean(u) - n mean(u n));  dweight = sum dy n;  dbias = sum dy. C1: dy, x, dx one type.
-    C2: weight, dweight, dbias all given, [D], or all absent. }];
+    C2: weight and the results dweight, dbias are all given, [D], or all absent. }];
   let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
-  let results = (outs FTokens:$dx, Optional<FVector>:$dweight, Optional<FVector>:$dbias);
-  let builders = [OpBuilder<(ins "::mlir::Value":$dy, "::mlir::Value":$x, "::mlir::Value":$weight, "::mlir::FloatAttr":$eps), [{
-    ::mlir::Type parameter = weight ? weight.getType() : ::mlir::Type();
-    build($_builder, $_state, x.getType(), parameter, parameter, dy, x, weight, eps);
-  }]>];
+  let results = (outs FTokens:$dx, Variadic<FVector>:$dparameters);
+  let extraClassDeclaration = [{
+    /// Null without parameters.
+    ::mlir::Value getDweight() { return getDparameters().empty() ? ::mlir::Value() : getDparameters()[0]; }
+    ::mlir::Value getDbias() { return getDparameters().empty() ? ::mlir::Value() : getDparameters()[1]; }
+  }];
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 

@@ -96,6 +96,7 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptor]
   let arguments = (ins FTokens:$x, I64Rows:$count, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$x `at` $count (`inverse` $inverse^)? attr-dict `:` functional-type(operands, results)";
+  let hasFolder = 1;
 }
 
 def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTypeOpAdaptor]> {
@@ -138,12 +139,13 @@ def Megalodon_GateOp : Megalodon_CheapForwardOp<"gate", [SameOperandsAndResultTy
 }
 
 def Megalodon_AddOp : Megalodon_ForwardOp<"add", [SameOperandsAndResultType]> {
-  let summary = "sum of its operands";
+  let summary = "sum of its operands, from left to right";
   let description = [{ C1: at least one operand (the trait SameOperandsAndResultType checks it). }];
   let arguments = (ins Variadic<FAny>:$inputs);
   let results = (outs FAny:$result);
   let assemblyFormat = "$inputs attr-dict `:` type($result)";
   let hasFolder = 1;
+  let hasCanonicalizer = 1;
   let hasVerifier = 0;
 }
 

@@ -27,6 +27,7 @@ def Megalodon_ClipOp : Megalodon_Op<"clip", [InferTypeOpAdaptor]> {
   let arguments = (ins FScalar:$norm, F64Attr:$max_norm);
   let results = (outs FScalar:$coefficient);
   let assemblyFormat = "$norm attr-dict `:` functional-type(operands, results)";
+  let hasFolder = 1;
   let hasVerifier = 1;
 }
 

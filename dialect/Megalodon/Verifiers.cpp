@@ -469,21 +469,12 @@ LogicalResult RmsNormGradOp::verify() {
 
 LogicalResult LayerNormGradOp::verify() {
   Check check(*this);
-  int64_t channels = shapeOf(getX())[2];
-  Type element = elementOf(getX());
   // C1
-  check.type("dy", getDy(), getX()).type("dx", getDx(), getX());
+  check.type("dy", getDy(), getX());
   // C2
-  check.that(!getWeight() == !getDweight() && !getWeight() == !getDbias(),
-             "weight", "weight, dweight and dbias all given or all absent",
-             "some of them");
-  check.shape("weight", getWeight(), {channels})
-      .element("weight", getWeight(), element)
-      .shape("dweight", getDweight(), {channels})
-      .element("dweight", getDweight(), element)
-      .shape("dbias", getDbias(), {channels})
-      .element("dbias", getDbias(), element);
-  return check;
+  check.shape("weight", getWeight(), {shapeOf(getX())[2]})
+      .element("weight", getWeight(), elementOf(getX()));
+  return check.results(*this, {"dx", "dweight", "dbias"});
 }
 
 LogicalResult NormalizedQKGradOp::verify() {
