@@ -17,6 +17,7 @@ import megalodon as ref
 # (B, L, scale of the other extents): ones, primes, more than a vector and not a multiple of it.
 SIZES = {"one": (1, 1, 1), "prime": (3, 7, 13), "wide": (2, 19, 37)}
 EPS = 1e-5
+NARROW_EPS = 0.5  # norms over one or two entries: without it only eps keeps the gradient from 0, and f32 has nothing left of it
 
 
 def of(value):
@@ -204,9 +205,9 @@ class RmsNorm(Op):
 
     def random(self, rng):
         for label, (B, L, size) in SIZES.items():
-            x = rng.normal(size=(B, L, size))
-            yield label, {"eps": EPS}, {"x": x}
-            yield label + "_affine", {"eps": EPS}, {"x": x, "weight": rng.normal(size=size)}
+            x, eps = rng.normal(size=(B, L, size)), NARROW_EPS if label == "one" else EPS
+            yield label, {"eps": eps}, {"x": x}
+            yield label + "_affine", {"eps": eps}, {"x": x, "weight": rng.normal(size=size)}
 
     def reference(self, v, a):
         return {"y": ref.rms_norm(v["x"], v.get("weight"), a["eps"])}
@@ -223,9 +224,9 @@ class LayerNorm(Op):
 
     def random(self, rng):
         for label, (B, L, size) in {**SIZES, "one": (1, 1, 2)}.items():
-            x = rng.normal(2.0, 1.0, (B, L, size))
-            yield label, {"eps": EPS}, {"x": x}
-            yield label + "_affine", {"eps": EPS}, {"x": x, "weight": rng.normal(size=size), "bias": rng.normal(size=size)}
+            x, eps = rng.normal(2.0, 1.0, (B, L, size)), NARROW_EPS if label == "one" else EPS
+            yield label, {"eps": eps}, {"x": x}
+            yield label + "_affine", {"eps": eps}, {"x": x, "weight": rng.normal(size=size), "bias": rng.normal(size=size)}
 
     def reference(self, v, a):
         return {"y": ref.layer_norm(v["x"], v.get("weight"), v.get("bias"), a["eps"])}
