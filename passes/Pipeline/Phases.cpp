@@ -1,0 +1,69 @@
+#include "passes/Pipeline/Phases.h"
+#include "mlir/Transforms/Passes.h"
+#include "passes/Autodiff/Passes.h"
+#include "passes/Codegen/Passes.h"
+#include "passes/Codegen/Target.h"
+#include "passes/Lowering/Passes.h"
+#include "passes/Optimize/Passes.h"
+
+using namespace mlir;
+using namespace mlir::megalodon;
+
+llvm::ArrayRef<PhaseInfo> mlir::megalodon::phases() {
+  static constexpr PhaseInfo list[] = {
+      {Phase::Import, "import", "the config as megalodon ops: one function an entry, one layer body"},
+      {Phase::Differentiate, "differentiate", "grad and train_step contain their backward pass"},
+      {Phase::Optimize, "optimize", "train_step clips and updates; canonical form"},
+      {Phase::Lower, "lower", "functions of dispatches and products; loops in @kernels"},
+      {Phase::Codegen, "codegen", "@kernels is an ELF shared object"},
+      {Phase::Plan, "plan", "command lists, memory plan, FlatBuffers file"},
+  };
+  return list;
+}
+
+llvm::StringRef mlir::megalodon::phaseName(Phase phase) { return phases()[static_cast<size_t>(phase)].name; }
+
+LogicalResult mlir::megalodon::addPhase(OpPassManager &passes, Phase phase, const PipelineOptions &options, llvm::function_ref<void(const std::string &)> error) {
+  switch (phase) {
+  case Phase::Import:
+  case Phase::Plan:
+    break;
+  case Phase::Differentiate:
+    passes.addPass(createDifferentiate({options.recompute}));
+    break;
+  case Phase::Optimize:
+    passes.addPass(createAppendOptimizer());
+    passes.addPass(createCanonicalizerPass());
+    // Layers of one shape share recomputed values and coefficients only inside a function, so CSE is safe at any depth.
+    passes.addPass(createCSEPass());
+    passes.addPass(createSymbolDCEPass());
+    break;
+  case Phase::Lower: {
+    auto target = resolveCpu(options.cpu, error);
+    if (failed(target))
+      return failure();
+    LowerToKernelsOptions lowering;
+    lowering.vectorBytes = target->vectorBytes;
+    lowering.vectorRegisters = target->vectorRegisters;
+    lowering.cema = options.cema;
+    lowering.gemm = options.gemm;
+    lowering.cores = options.cores;
+    passes.addPass(createLowerToKernels(lowering));
+    // Ops whose only purpose was another op's lowering are dead now.
+    passes.addPass(createCSEPass());
+    break;
+  }
+  case Phase::Codegen:
+    passes.addPass(createCompileKernels({options.cpu, options.saveAssembly}));
+    break;
+  }
+  passes.addPass(createBorderVerifier(phase));
+  return success();
+}
+
+void mlir::megalodon::registerPasses() {
+  registerMegalodonAutodiffPasses();
+  registerMegalodonOptimizePasses();
+  registerMegalodonLoweringPasses();
+  registerMegalodonCodegenPasses();
+}

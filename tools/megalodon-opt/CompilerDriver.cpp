@@ -1,0 +1,196 @@
+#include "tools/megalodon-opt/CompilerDriver.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Support/FileUtilities.h"
+#include "mlir/Support/Timing.h"
+#include "passes/Import/Import.h"
+#include "passes/Pipeline/Phases.h"
+#include "passes/Schedule/Schedule.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/ToolOutputFile.h"
+#include <thread>
+
+using namespace mlir;
+using namespace mlir::megalodon;
+namespace cl = llvm::cl;
+
+namespace {
+struct DriverOptions {
+  cl::OptionCategory category{"Compilation options", "From a model config (JSON) or a dump (MLIR) to a plan"};
+  cl::opt<std::string> entry{"entry", cl::cat(category), cl::init("train,score,generate:1"),
+                             cl::desc("entries to compile: forward, score, grad, train, generate, each NAME[:BATCH[xLENGTH]], separated by commas")};
+  cl::opt<int64_t> batch{"batch", cl::cat(category), cl::init(1), cl::desc("batch rows of entries without a shape of their own")};
+  cl::opt<int64_t> length{"seq-len", cl::cat(category), cl::init(0), cl::desc("tokens a row of entries without a shape of their own (0: the chunk size)")};
+  cl::opt<std::string> precision{"precision", cl::cat(category), cl::init("f32"), cl::desc("compute type: f32 or f64")};
+  cl::opt<std::string> target{"target", cl::cat(category), cl::init("cpu"), cl::desc("target: cpu")};
+  cl::opt<std::string> mesh{"mesh", cl::cat(category), cl::desc("ranks of the parallel axes, dp=1,pp=1,cp=1,tp=1 (one rank)")};
+  cl::opt<std::string> cpu{"cpu", cl::cat(category), cl::init("native"), cl::desc("CPU to compile for: native or a name such as x86-64-v3")};
+  cl::opt<Phase> compileTo{"compile-to", cl::cat(category), cl::init(Phase::Plan), cl::desc("stop after this phase and print the IR (plan: write the plan file)")};
+  cl::opt<Phase> compileFrom{"compile-from", cl::cat(category), cl::init(Phase::Import), cl::desc("the input is the IR after this phase")};
+  cl::opt<std::string> dumpPhases{"dump-phases", cl::cat(category), cl::value_desc("folder"), cl::desc("write the IR after every phase: 01.import.mlir, ...")};
+  cl::opt<Recompute> recompute{"recompute", cl::cat(category), cl::init(Recompute::Selective), cl::desc("what backward recomputes instead of keeping it"),
+                               cl::values(clEnumValN(Recompute::None, "none", "nothing"), clEnumValN(Recompute::Selective, "selective", "results of cheap ops"),
+                                          clEnumValN(Recompute::Full, "full", "everything inside a layer"))};
+  cl::opt<std::string> cema{"cema", cl::cat(category), cl::init("auto"), cl::desc("CEMA lowering: auto, sequential or two-level")};
+  cl::opt<std::string> gemm{"gemm", cl::cat(category), cl::init("auto"), cl::desc("matrix products: auto, onednn or generated")};
+  cl::opt<unsigned> cores{"cores", cl::cat(category), cl::init(2), cl::desc("cores the cost rules assume; never changes results")};
+  cl::opt<std::string> saveAssembly{"save-assembly", cl::cat(category), cl::value_desc("folder"), cl::desc("write each kernel's assembly and LLVM IR")};
+
+  DriverOptions() {
+    for (auto *option : {&compileTo, &compileFrom})
+      for (const PhaseInfo &info : phases())
+        option->getParser().addLiteralOption(info.name, info.phase, info.description);
+  }
+};
+} // namespace
+
+static DriverOptions &options() {
+  static DriverOptions instance;
+  return instance;
+}
+
+void mlir::megalodon::registerDriverOptions() { options(); }
+
+bool mlir::megalodon::isCompilation(StringRef input, StringRef output) {
+  DriverOptions &o = options();
+  return input.ends_with(".json") || output.ends_with(".plan") || o.compileTo.getNumOccurrences() || o.compileFrom.getNumOccurrences();
+}
+
+static LogicalResult fail(const llvm::Twine &message) {
+  llvm::WithColor::error(llvm::errs(), "megalodon-opt") << message << "\n";
+  return failure();
+}
+
+/// Options whose values are words.
+static LogicalResult checkOptions() {
+  DriverOptions &o = options();
+  auto oneOf = [](StringRef name, StringRef value, ArrayRef<StringRef> allowed) {
+    if (llvm::is_contained(allowed, value))
+      return success();
+    return fail("--" + name + ": expected " + llvm::join(allowed, " or ") + ", got '" + value + "'");
+  };
+  if (failed(oneOf("precision", o.precision, {"f32", "f64"})) || failed(oneOf("target", o.target, {"cpu"})) ||
+      failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) || failed(oneOf("gemm", o.gemm, {"auto", "onednn", "generated"})))
+    return failure();
+  if (o.gemm == "onednn" && o.precision == "f64")
+    return fail("--gemm=onednn: oneDNN has no f64 products; use auto or generated");
+  SmallVector<StringRef> axes;
+  StringRef(o.mesh).split(axes, ',', -1, /*KeepEmpty=*/false);
+  for (StringRef axis : axes)
+    if (auto [name, size] = axis.split('='); !llvm::is_contained({"dp", "pp", "cp", "tp"}, name) || size != "1")
+      return fail("--mesh: expected dp, pp, cp and tp of size 1 (one rank), got '" + axis + "'");
+  return success();
+}
+
+static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input, PipelineOptions &pipeline) {
+  DriverOptions &o = options();
+  auto file = llvm::MemoryBuffer::getFileOrSTDIN(input);
+  if (!file) {
+    (void)fail(input + ": cannot read: " + file.getError().message());
+    return nullptr;
+  }
+  SmallVector<std::string> remarks;
+  auto config = ::megalodon::parseConfig((*file)->getBuffer(), input, remarks);
+  for (const std::string &remark : remarks)
+    llvm::WithColor::remark(llvm::errs()) << remark << "\n";
+  if (!config) {
+    (void)fail(llvm::toString(config.takeError()));
+    return nullptr;
+  }
+  int64_t length = o.length > 0 ? int64_t(o.length) : config->chunkSize;
+  auto entries = ::megalodon::parseEntries(o.entry, {o.batch, length});
+  if (!entries) {
+    (void)fail(llvm::toString(entries.takeError()));
+    return nullptr;
+  }
+  if (config->layerwiseCkpt && !o.recompute.getNumOccurrences())
+    pipeline.recompute = Recompute::Full;
+  return ::megalodon::importConfig(context, *config, o.precision, *entries);
+}
+
+static LogicalResult writeBytes(StringRef path, ArrayRef<char> bytes) {
+  std::string message;
+  auto file = openOutputFile(path, &message);
+  if (!file)
+    return fail(message);
+  file->os().write(bytes.data(), bytes.size());
+  file->os().flush();
+  if (file->os().has_error())
+    return fail(path + ": cannot write: " + file->os().error().message());
+  file->keep();
+  return success();
+}
+
+static LogicalResult dumpPhase(ModuleOp module, Phase phase) {
+  DriverOptions &o = options();
+  if (std::error_code error = llvm::sys::fs::create_directories(o.dumpPhases))
+    return fail(o.dumpPhases + ": cannot create: " + error.message());
+  std::string text;
+  llvm::raw_string_ostream out(text);
+  module.print(out, OpPrintingFlags().enableDebugInfo().useLocalScope());
+  std::string number = (static_cast<int>(phase) < 9 ? "0" : "") + std::to_string(static_cast<int>(phase) + 1);
+  return writeBytes((o.dumpPhases + "/" + number + "." + phaseName(phase) + ".mlir").str(), text);
+}
+
+LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input, StringRef output) {
+  DriverOptions &o = options();
+  if (failed(checkOptions()))
+    return failure();
+  PipelineOptions pipeline{o.cpu, o.recompute, o.cema, o.gemm, o.cores, o.saveAssembly};
+
+  DefaultTimingManager timing;
+  applyDefaultTimingManagerCLOptions(timing);
+  TimingScope root = timing.getRootScope();
+
+  auto sources = std::make_shared<llvm::SourceMgr>();
+  SourceMgrDiagnosticHandler diagnostics(*sources, &context);
+  OwningOpRef<ModuleOp> module;
+  Phase from = o.compileFrom;
+  {
+    TimingScope scope = root.nest("import");
+    if (input.ends_with(".json")) {
+      if (from != Phase::Import)
+        return fail("--compile-from: a config has no earlier phase to resume from");
+      module = importModule(context, input, pipeline);
+    } else {
+      std::string message;
+      auto file = openInputFile(input, &message);
+      if (!file)
+        return fail(message);
+      sources->AddNewSourceBuffer(std::move(file), SMLoc());
+      module = parseSourceFile<ModuleOp>(sources, &context);
+    }
+  }
+  if (!module)
+    return failure();
+
+  for (const PhaseInfo &info : phases()) {
+    // Import has made the module already; its border is verified all the same.
+    if (info.phase < from || (info.phase == from && from != Phase::Import))
+      continue;
+    if (info.phase > o.compileTo)
+      break;
+    TimingScope scope = root.nest(info.name);
+    if (info.phase == Phase::Plan) {
+      auto bytes = writePlan(*module);
+      if (failed(bytes))
+        return failure();
+      return writeBytes(output, ArrayRef<char>(reinterpret_cast<const char *>(bytes->data()), bytes->size()));
+    }
+    PassManager passes(&context);
+    passes.enableTiming(scope);
+    if (failed(applyPassManagerCLOptions(passes)) ||
+        failed(addPhase(passes, info.phase, pipeline, [](const std::string &message) { (void)fail("--cpu: " + message); })) || failed(passes.run(*module)))
+      return failure();
+    if (!o.dumpPhases.empty() && failed(dumpPhase(*module, info.phase)))
+      return failure();
+  }
+  std::string text;
+  llvm::raw_string_ostream out(text);
+  module->print(out);
+  out << "\n";
+  return writeBytes(output, text);
+}
