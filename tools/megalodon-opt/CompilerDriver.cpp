@@ -6,12 +6,13 @@
 #include "passes/Import/Import.h"
 #include "passes/Pipeline/Phases.h"
 #include "passes/Schedule/Schedule.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/ToolOutputFile.h"
-#include <thread>
+#include "llvm/Support/WithColor.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;

@@ -10,6 +10,7 @@
 #include "passes/Pipeline/Phases.h"
 #include "tools/megalodon-opt/CompilerDriver.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/ToolOutputFile.h"
 
 using namespace mlir;
