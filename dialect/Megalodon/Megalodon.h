@@ -44,9 +44,6 @@ inline constexpr llvm::StringLiteral kConfigAttr = "megalodon.config";
 inline constexpr llvm::StringLiteral kPrecisionAttr =
     "megalodon.precision"; ///< StringAttr "f32" | "f64"
 
-/// UnitAttr: backward recomputes whole layers.
-inline constexpr llvm::StringLiteral kLayerwiseCkptAttr =
-    "megalodon.layerwise_ckpt";
 /// DictionaryAttr of F64Attr: beta1, beta2, epsilon, weight_decay, clip.
 inline constexpr llvm::StringLiteral kOptimizerAttr = "megalodon.optimizer";
 /// I64Attr: how many trainable numbers the model has.

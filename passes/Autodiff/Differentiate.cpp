@@ -209,11 +209,7 @@ struct Differentiate : mlir::megalodon::impl::DifferentiateBase<Differentiate> {
           kind == "grad" || kind == "train")
         entries.push_back(function);
 
-    Recompute policy = recompute;
-    if (policy == Recompute::Config)
-      policy = module->hasAttr(kLayerwiseCkptAttr) ? Recompute::Full
-                                                   : Recompute::Selective;
-    Differentiator differentiator(module, policy);
+    Differentiator differentiator(module, recompute);
     for (func::FuncOp entry : entries)
       if (failed(differentiator.differentiateEntry(entry)))
         return signalPassFailure();

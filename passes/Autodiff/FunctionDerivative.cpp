@@ -147,13 +147,14 @@ static func::FuncOp outline(func::FuncOp after, const Twine &name,
 
 /// A copy of `function` that returns `residuals` too, or the function itself
 /// when there are none.
-static func::FuncOp buildForward(func::FuncOp function, SymbolTable &symbols,
+static func::FuncOp buildForward(func::FuncOp function, const Twine &name,
+                                 SymbolTable &symbols,
                                  ArrayRef<Value> residuals) {
   if (residuals.empty())
     return function;
   IRMapping mapping;
   auto forward = cast<func::FuncOp>(function->clone(mapping));
-  forward.setName((function.getName() + "_forward").str());
+  forward.setName(name.str());
   SmallVector<Type> types;
   Operation *terminator = forward.front().getTerminator();
   for (Value residual : residuals) {
@@ -263,15 +264,24 @@ FunctionDerivative::build(const DerivativeRequest &request, Recompute recompute,
   input.results = inputResults.takeVector();
   weight.results = weightResults.takeVector();
 
-  // Each goes right behind the function, so the last comes first.
+  // The three share a number where the function has several derivatives.
   StringRef name = function.getName();
+  std::string number;
+  for (unsigned next = 1;
+       symbols.lookup((name + "_forward" + number).str()) ||
+       symbols.lookup((name + "_backward_input" + number).str());
+       ++next)
+    number = ("_" + Twine(next)).str();
+  // Each goes right behind the function, so the last comes first.
   if (!weight.results.empty())
-    weight.function = outline(function, name + "_backward_weight", symbols,
-                              weightOps, weight.arguments, weight.results);
+    weight.function =
+        outline(function, name + "_backward_weight" + number, symbols,
+                weightOps, weight.arguments, weight.results);
   if (!input.results.empty())
-    input.function = outline(function, name + "_backward_input", symbols,
-                             inputOps, input.arguments, input.results);
-  derivative.forward = buildForward(function, symbols, residuals.getArrayRef());
+    input.function = outline(function, name + "_backward_input" + number,
+                             symbols, inputOps, input.arguments, input.results);
+  derivative.forward = buildForward(function, name + "_forward" + number,
+                                    symbols, residuals.getArrayRef());
   for (Part *part : {&input, &weight})
     if (part->function)
       derivative.parts.push_back(std::move(*part));

@@ -22,7 +22,6 @@ def Differentiate : Pass<"megalodon-differentiate", "::mlir::ModuleOp"> {
       * `none`: every value that backward reads;
       * `selective`: those, except results of cheap ops (`isCheapToRecompute`) whose operands are kept anyway;
       * `full`: no values; backward recomputes them from the arguments of `@f`;
-      * `config`: `full` if the module has the attribute `megalodon.layerwise_ckpt`, else `selective`.
     A value is recomputed at most once, right before its first use.
 
     ```mlir
@@ -51,9 +50,8 @@ def Differentiate : Pass<"megalodon-differentiate", "::mlir::ModuleOp"> {
     An optimization remark of the category `differentiate` tells what a call of a differentiated function keeps.
   }];
   let options = [
-    Option<"recompute", "recompute", "::mlir::megalodon::Recompute", "::mlir::megalodon::Recompute::Config", "what backward recomputes instead of keeping it",
+    Option<"recompute", "recompute", "::mlir::megalodon::Recompute", "::mlir::megalodon::Recompute::Selective", "what backward recomputes instead of keeping it",
            [{::llvm::cl::values(
-               clEnumValN(::mlir::megalodon::Recompute::Config, "config", "what the config says: full with layerwise_ckpt, else selective"),
                clEnumValN(::mlir::megalodon::Recompute::None, "none", "nothing"),
                clEnumValN(::mlir::megalodon::Recompute::Selective, "selective", "results of cheap ops"),
                clEnumValN(::mlir::megalodon::Recompute::Full, "full", "everything, from the arguments of a called function"))}]>];

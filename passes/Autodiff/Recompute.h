@@ -3,11 +3,6 @@
 
 namespace mlir::megalodon {
 
-enum class Recompute {
-  Config, ///< Full if the config says `layerwise_ckpt`, else Selective
-  None,
-  Selective,
-  Full
-};
+enum class Recompute { None, Selective, Full };
 
 } // namespace mlir::megalodon

@@ -42,8 +42,6 @@ public:
     (*module)->setAttr(kConfigAttr, builder.getStringAttr(
                                         ::megalodon::canonicalConfig(config)));
     (*module)->setAttr(kPrecisionAttr, builder.getStringAttr(precision));
-    if (config.layerwiseCkpt)
-      (*module)->setAttr(kLayerwiseCkptAttr, builder.getUnitAttr());
     (*module)->setAttr(kOptimizerAttr, optimizerAttributes());
     int64_t parameters = 0;
     for (const Port &parameter : modelParameters())

@@ -102,19 +102,22 @@ LogicalResult AppendOptimizer::appendTo(func::FuncOp entry) {
   Operation *terminator = entry.front().getTerminator();
   OpBuilder builder(terminator);
   MLIRContext *context = &getContext();
-  SmallVector<Value> accumulated;
-  for (const Trained &one : *trained) {
-    unsigned index = entry.getNumArguments();
+  unsigned firstAccumulator = entry.getNumArguments();
+  for (const Trained &one : *trained)
     if (failed(entry.insertArgument(
-            index, one.parameter.getType(),
+            entry.getNumArguments(), one.parameter.getType(),
             getPortAttributes(context, "grad." + one.name, Role::Gradient),
             one.parameter.getLoc())))
       return failure();
+  SmallVector<Value> accumulated(trained->size());
+  for (unsigned number : llvm::reverse(llvm::seq<unsigned>(trained->size()))) {
+    const Trained &one = (*trained)[number];
     Value gradient = terminator->getOperand(one.gradient);
     builder.setInsertionPointAfterValue(gradient);
-    accumulated.push_back(AccumulateOp::create(
-        builder, one.parameter.getLoc(), gradient, entry.getArgument(index)));
-    terminator->setOperand(one.gradient, accumulated.back());
+    accumulated[number] =
+        AccumulateOp::create(builder, one.parameter.getLoc(), gradient,
+                             entry.getArgument(firstAccumulator + number));
+    terminator->setOperand(one.gradient, accumulated[number]);
   }
 
   // The second half.
