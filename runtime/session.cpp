@@ -70,13 +70,14 @@ struct Session::Impl {
   Storage shared;
   cpu::Memory arena; ///< of all functions: only one runs at a time
   std::vector<std::optional<Bound>> bound;
+  bool poison;
   bool profiling = false;
   std::vector<double> seconds;
 
   Impl(std::shared_ptr<const plan::LoadedPlan> loaded, SessionOptions options)
       : plan(runnableHere(std::move(loaded))), executor(plan, options.threads),
         shared(*plan, sharedVariables(*plan), "parameters and moments"),
-        bound(plan->functions.size()) {
+        bound(plan->functions.size()), poison(options.poison) {
     uint64_t most = 0;
     for (const Function &function : plan->functions)
       most = std::max(most, function.arenaBytes);
@@ -289,6 +290,8 @@ void Session::run(size_t function, CallShape shape, Half half,
   const CallShape call = impl->checked(f, shape);
   const size_t begin = half == Half::Update ? f.updateBegin : 0;
   const size_t end = half == Half::Compute ? f.updateBegin : f.commands.size();
+  if (impl->poison && half != Half::Update && impl->arena.bytes())
+    std::memset(impl->arena.data(), 0xff, impl->arena.bytes());
   if (impl->profiling)
     impl->seconds.assign(f.commands.size(), 0);
   impl->executor.run(f, of.buffers,

@@ -37,6 +37,8 @@ enum class Half { All, Compute, Update };
 struct SessionOptions {
   int threads =
       0; ///< workers including the caller; 0 = the number of processors
+  bool poison = false; ///< fills the arena with NaN before each call, so that a
+                       ///< kernel that reads what nobody wrote shows
 };
 
 class Session {

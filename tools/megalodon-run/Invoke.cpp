@@ -13,7 +13,7 @@ namespace {
 
 struct InvokeOptions {
   std::string plan, function, inputs, outputs;
-  int threads = 0;
+  SessionOptions session;
 };
 
 constexpr int64_t kIgnoredTarget = -100;
@@ -84,7 +84,7 @@ void checkValues(const plan::LoadedPlan &plan, const std::string &path,
 
 void invoke(const InvokeOptions &options) {
   const auto plan = plan::LoadedPlan::open(options.plan);
-  Session session(plan, {options.threads});
+  Session session(plan, options.session);
   const size_t index = session.function(options.function);
   const plan::Function &function = plan->functions[index];
   const SafetensorsFile file(options.inputs);
@@ -153,8 +153,11 @@ void addInvoke(CLI::App &app) {
   command
       ->add_option("--outputs", options->outputs, "safetensors file to write")
       ->required();
-  command->add_option("--threads", options->threads,
+  command->add_option("--threads", options->session.threads,
                       "number of threads (0: all processors)");
+  command->add_flag("--poison", options->session.poison,
+                    "fill scratch memory with NaN first (finds kernels that "
+                    "read what nobody wrote)");
   command->callback([options] { invoke(*options); });
 }
 
