@@ -15,9 +15,9 @@ struct Axis {
     return first + (value - low) / (high - low) * (last - first);
   }
 
-  /// Round values, about five of them.
+  /// Round values, four to eight of them.
   std::vector<double> ticks() const {
-    double rough = (high - low) / 5,
+    double rough = (high - low) / 8,
            power = std::pow(10, std::floor(std::log10(rough)));
     double step = 10 * power;
     for (double factor : {1.0, 2.0, 5.0})

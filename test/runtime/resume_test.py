@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Training survives SIGKILL: a run killed several times at random moments and resumed gives the same losses and the same bytes of
+weights and moments as an undisturbed one, and so does any number of threads.
+
+    resume_test.py --opt build/bin/megalodon-opt --run build/bin/megalodon-run [--kills N] [--seed N]
+
+Needs the Python standard library only.
+"""
+import argparse
+import glob
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+
+CONFIG = {"model_type": "megalodon", "num_layers": 2, "model_dim": 48, "num_heads": 2, "z_dim": 32, "value_dim": 64,
+          "ffn_hidden_dim": 64, "cema_ndim": 4, "chunk_size": 16, "norm_num_groups": 6, "swiglu": True, "rescale_nffn": True,
+          "vocab_size": 256, "optimizer": {"name": "adamw", "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-8,
+                                           "weight_decay": 0.1, "clip": 1.0}}
+STEPS = 120
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def result(folder):
+    """Losses of every step, and digests of what the last checkpoint holds."""
+    with open(os.path.join(folder, "metrics.jsonl")) as lines:
+        metrics = [json.loads(line) for line in lines]
+    keep = ("step", "loss", "grad_norm", "lr", "validation_loss")
+    last = os.path.join(folder, f"checkpoint-{STEPS}")
+    return {"metrics": [{k: line[k] for k in keep if k in line} for line in metrics],
+            **{name: sha256(os.path.join(last, name))
+               for name in ("model.safetensors", "optimizer.safetensors", "state.safetensors")}}
+
+
+def expect_equal(what, got, wanted):
+    for key, value in wanted.items():
+        if got[key] != value:
+            sys.exit(f"{what}: {key} differs:\n  expected {value}\n  got {got[key]}")
+    print(f"{what}: the same {len(wanted['metrics'])} metrics and the same bytes")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--opt", required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    draw = random.Random(args.seed)
+
+    with tempfile.TemporaryDirectory(prefix="megalodon-resume.") as folder:
+        config, plan = os.path.join(folder, "config.json"), os.path.join(folder, "model.plan")
+        with open(config, "w") as file:
+            json.dump(CONFIG, file)
+        subprocess.run([args.opt, config, "--entry=train:2x48,score:1x48", "-o", plan], check=True)
+        data = os.path.join(folder, "data")
+        os.mkdir(data)
+        words = ["carry", "scan", "chunk", "state", "tile", "norm", "gate", "\n"]
+        for name in range(20):
+            with open(os.path.join(data, f"{name}.txt"), "w") as file:
+                file.write(" ".join(draw.choices(words, k=60)))
+
+        def command(out, threads):
+            return [args.run, "train", plan, "--data", data, "--validation-fraction", "0.2", "--steps", str(STEPS), "--out",
+                    os.path.join(folder, out), "--resume", "--save-every", "9", "--keep", "2", "--eval-every", "40",
+                    "--accumulate", "2", "--lr", "3e-3", "--peak-flops", "1e10", "--threads", str(threads)]
+
+        def whole(out, threads):
+            subprocess.run(command(out, threads), check=True, stderr=subprocess.DEVNULL)
+            return result(os.path.join(folder, out))
+
+        wanted = whole("one", 1)
+        for threads in (2, 4):
+            expect_equal(f"{threads} threads", whole(f"threads-{threads}", threads), wanted)
+
+        # The time of a whole run tells where the kills should fall: each life is long enough for at least one more checkpoint.
+        kills, life = 0, 0.3
+        while kills < args.kills:
+            process = subprocess.Popen(command("killed", 2), stderr=subprocess.DEVNULL)
+            try:
+                process.wait(life * draw.uniform(0.3, 1.2))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+                before = sorted(os.path.basename(p) for p in glob.glob(os.path.join(folder, "killed", "checkpoint-*")))
+                print(f"kill {kills}: checkpoints {before}")
+                if not before or kills % 3 == 0:
+                    life *= 1.5
+                continue
+            if process.returncode:
+                sys.exit(f"a resumed run failed with exit code {process.returncode}")
+            break
+        if kills < 2:
+            sys.exit(f"expected at least 2 kills before the run was done, got {kills}")
+        expect_equal(f"{kills} kills", whole("killed", 2), wanted)
+
+
+if __name__ == "__main__":
+    main()
