@@ -155,16 +155,28 @@ json megalodon::readRecord(const std::string &folder) {
   return record;
 }
 
+const json &megalodon::recordField(const std::string &folder,
+                                   const json &record,
+                                   const std::string &name) {
+  auto field = record.find(name);
+  if (field == record.end())
+    throw Error(str((fs::path(folder) / kRecordFile).string(), ": ", name,
+                    ": missing"));
+  return *field;
+}
+
 void megalodon::verifyCheckpointFile(const std::string &folder,
                                      const json &record,
                                      const std::string &name) {
   std::string path = (fs::path(folder) / name).string();
-  const json &expected = record.at("files").at(name);
+  const json &expected =
+      recordField(folder, recordField(folder, record, "files"), name);
   json got = describe(path);
   for (const char *field : {"bytes", "sha256"})
-    if (expected.at(field) != got.at(field))
-      throw Error(str(path, ": ", field, ": expected ",
-                      expected.at(field).dump(), ", got ", got.at(field).dump(),
+    if (const json &value = recordField(folder, expected, field);
+        value != got.at(field))
+      throw Error(str(path, ": ", field, ": expected ", value.dump(), ", got ",
+                      got.at(field).dump(),
                       ": the file was truncated or altered"));
 }
 
@@ -172,9 +184,6 @@ void megalodon::loadCheckpoint(const std::string &folder, const json &record,
                                Session &session,
                                const std::vector<TensorView> &state) {
   auto load = [&](const char *name, const std::vector<TensorView> &tensors) {
-    if (!record.at("files").contains(name))
-      throw Error(str((fs::path(folder) / kRecordFile).string(),
-                      ": files: missing ", name));
     verifyCheckpointFile(folder, record, name);
     readVariables(session.plan(), tensors,
                   SafetensorsFile((fs::path(folder) / name).string()));

@@ -43,6 +43,11 @@ void removeOldCheckpoints(const std::string &out, int64_t keep);
 /// file and field.
 nlohmann::json readRecord(const std::string &folder);
 
+/// A field of a record. Throws Error when it is missing.
+const nlohmann::json &recordField(const std::string &folder,
+                                  const nlohmann::json &record,
+                                  const std::string &name);
+
 /// Checks size and digest of one of the files a record lists.
 void verifyCheckpointFile(const std::string &folder,
                           const nlohmann::json &record,

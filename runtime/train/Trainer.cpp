@@ -209,26 +209,30 @@ json Trainer::record() const {
 }
 
 void Trainer::resumeFrom(const Checkpoint &checkpoint) {
-  json found = readRecord(checkpoint.folder), wanted = record();
+  json record = readRecord(checkpoint.folder), wanted = this->record();
   std::string file = (fs::path(checkpoint.folder) / kRecordFile).string();
-  if (found.at("step") != checkpoint.step)
+  auto found = [&](const char *field) -> const json & {
+    return recordField(checkpoint.folder, record, field);
+  };
+  if (found("step") != checkpoint.step)
     throw Error(str(file, ": step: expected ", checkpoint.step,
-                    " (the folder's name), got ", found.at("step").dump()));
+                    " (the folder's name), got ", found("step").dump()));
   // What decides which tokens come next must be the same, else "resume" would
   // silently train something else.
   for (const char *field :
        {"model", "seed", "order", "batch", "length", "accumulate", "data"})
-    if (found.at(field) != wanted.at(field))
+    if (found(field) != wanted.at(field))
       throw Error(str(file, ": ", field, ": expected ", wanted.at(field).dump(),
-                      " as this command says, got ", found.at(field).dump()));
+                      " as this command says, got ", found(field).dump()));
   for (const char *field : {"plan", "schedule"})
-    if (found.at(field) != wanted.at(field))
-      std::fprintf(stderr,
-                   "note: %s: %s: was %s, is now %s: the run continues, but "
-                   "not as it would have without the change\n",
-                   file.c_str(), field, found.at(field).dump().c_str(),
-                   wanted.at(field).dump().c_str());
-  loadCheckpoint(checkpoint.folder, found, session, state);
+    if (found(field) != wanted.at(field))
+      std::fprintf(
+          stderr,
+          "note: %s: %s: was %s, is now %s: the run continues, but not "
+          "as it would have without the change\n",
+          file.c_str(), field, found(field).dump().c_str(),
+          wanted.at(field).dump().c_str());
+  loadCheckpoint(checkpoint.folder, record, session, state);
   current = saved = checkpoint.step;
   std::fprintf(stderr, "resumed from %s\n", checkpoint.folder.c_str());
 }

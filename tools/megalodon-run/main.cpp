@@ -18,11 +18,11 @@ int main(int argc, char **argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {
     return app.exit(error);
-  } catch (const megalodon::Error &error) {
-    std::cerr << "megalodon-run: error: " << error.what() << '\n';
-    return 1;
   } catch (const std::bad_alloc &) {
     std::cerr << "megalodon-run: error: out of memory\n";
+    return 1;
+  } catch (const std::exception &error) {
+    std::cerr << "megalodon-run: error: " << error.what() << '\n';
     return 1;
   }
   return 0;
