@@ -20,13 +20,21 @@ static std::string plain(const std::string &name) {
 /// punctuation.
 static std::string kernelName(const std::string &feature) {
   static const std::map<std::string, std::string> names = {
-      {"64bit", "lm"},         {"crc32", "sse4_2"},
-      {"evex512", "avx512f"},  {"lzcnt", "abm"},
-      {"pclmul", "pclmulqdq"}, {"prfchw", "3dnowprefetch"},
-      {"rdrnd", "rdrand"},     {"sahf", "lahf_lm"},
-      {"sha", "sha_ni"},       {"shstk", "user_shstk"},
-      {"sse3", "pni"},         {"x87", "fpu"},
-      {"cmpxchg8b", "cx8"},    {"cmpxchg16b", "cx16"}};
+      {"64bit", "lm"},
+      {"bmi", "bmi1"},
+      {"crc32", "sse4_2"},
+      {"evex512", "avx512f"},
+      {"lzcnt", "abm"},
+      {"pclmul", "pclmulqdq"},
+      {"prfchw", "3dnowprefetch"},
+      {"rdrnd", "rdrand"},
+      {"sahf", "lahf_lm"},
+      {"sha", "sha_ni"},
+      {"shstk", "user_shstk"},
+      {"sse3", "pni"},
+      {"x87", "fpu"},
+      {"cmpxchg8b", "cx8"},
+      {"cmpxchg16b", "cx16"}};
   auto found = names.find(feature);
   return plain(found == names.end() ? feature : found->second);
 }

@@ -22,6 +22,8 @@ TEST(CpuFeatures, KnowsTheSpellingsOfLlvm) {
                         "sse",   "sse2", "x87"}; // every x86-64
   if (__builtin_cpu_supports("avx512bf16"))
     damage.cpuFeatures.push_back("avx512bf16");
+  if (__builtin_cpu_supports("bmi"))
+    damage.cpuFeatures.push_back("bmi");
   if (__builtin_cpu_supports("sse4.2"))
     damage.cpuFeatures.push_back("sse4.2");
   EXPECT_EQ(plan::missingCpuFeatures(*loadPlan(damage)),
