@@ -100,24 +100,19 @@ struct RmsNormGradLowering : LoweringPattern<RmsNormGradOp> {
   }
 };
 
-/// Mean and 1/sqrt(var + eps) of row t of x as vectors; the variance is summed
-/// around the mean.
-std::pair<Value, Value> layerStatistics(KernelBuilder &k, Value x, Value t,
-                                        int64_t width, Type element,
-                                        double eps) {
+/// Mean of row t of x, as a vector.
+Value rowMean(KernelBuilder &k, Value x, Value t, int64_t width, Type element) {
   Value total = sumRow(k, width, element, 1,
                        [&](Value i, Value mask, MutableArrayRef<Value> sums) {
                          sums[0] = k.add(sums[0], k.load(x, {t, i}, mask));
                        })[0];
-  Value mean = k.splat(k.mul(total, k.constant(1.0 / width, element)));
-  Value squares = sumRow(
-      k, width, element, 1,
-      [&](Value i, Value mask, MutableArrayRef<Value> sums) {
-        addSquares(
-            k, k.sub(fillMasked(k, k.load(x, {t, i}, mask), mask, mean), mean),
-            sums[0]);
-      })[0];
-  return {mean, k.splat(inverseRoot(k, squares, width, eps))};
+  return k.splat(k.mul(total, k.constant(1.0 / width, element)));
+}
+
+/// x - mean at column i of row t, 0 in masked lanes.
+Value centered(KernelBuilder &k, Value x, Value t, Value i, Value mask,
+               Value mean) {
+  return k.sub(fillMasked(k, k.load(x, {t, i}, mask), mask, mean), mean);
 }
 
 struct LayerNormLowering : LoweringPattern<LayerNormOp> {
@@ -132,18 +127,23 @@ struct LayerNormLowering : LoweringPattern<LayerNormOp> {
     Value bias = op.getBias() ? k.read(op.getBias()) : Value();
     Value y = k.write(op.getType(), View::Rows);
     forTokens(k, rows, [&](Value t) {
-      auto [mean, scale] = layerStatistics(k, x, t, width, element,
-                                           op.getEps().convertToDouble());
-      k.forLanes(
-          width, element, [&, mean = mean, scale = scale](Value i, Value mask) {
-            Value normalized =
-                k.mul(k.sub(k.load(x, {t, i}, mask), mean), scale);
-            if (weight)
-              normalized = k.add(
-                  k.fma(normalized, k.load(weight, {i}, mask), normalized),
-                  k.load(bias, {i}, mask));
-            k.store(normalized, y, {t, i}, mask);
-          });
+      Value mean = rowMean(k, x, t, width, element);
+      // Around the mean: a large mean costs the variance no digits.
+      Value squares =
+          sumRow(k, width, element, 1,
+                 [&](Value i, Value mask, MutableArrayRef<Value> sums) {
+                   addSquares(k, centered(k, x, t, i, mask, mean), sums[0]);
+                 })[0];
+      Value scale = k.splat(
+          inverseRoot(k, squares, width, op.getEps().convertToDouble()));
+      k.forLanes(width, element, [&](Value i, Value mask) {
+        Value normalized = k.mul(k.sub(k.load(x, {t, i}, mask), mean), scale);
+        if (weight)
+          normalized =
+              k.add(k.fma(normalized, k.load(weight, {i}, mask), normalized),
+                    k.load(bias, {i}, mask));
+        k.store(normalized, y, {t, i}, mask);
+      });
     });
     double elements = op.getType().getNumElements();
     rewriter.replaceOp(op,
@@ -171,37 +171,35 @@ struct LayerNormGradLowering : LoweringPattern<LayerNormGradOp> {
       clearPartialRow(k, partialBias);
     }
     forTokens(k, rows, [&](Value t) {
-      Value mean, scale;
-      std::tie(mean, scale) = layerStatistics(k, x, t, width, element,
-                                              op.getEps().convertToDouble());
-      auto normalized = [&](Value i, Value mask) {
-        return k.mul(k.sub(k.load(x, {t, i}, mask), mean), scale);
-      };
+      Value mean = rowMean(k, x, t, width, element);
       auto scaled = [&](Value i, Value mask) {
         Value u = k.load(dy, {t, i}, mask);
         return weight ? k.fma(u, k.load(weight, {i}, mask), u) : u;
       };
-      // Masked lanes of dy are 0, so they add nothing to either sum.
       SmallVector<Value> sums =
-          sumRow(k, width, element, 2,
+          sumRow(k, width, element, 3,
                  [&](Value i, Value mask, MutableArrayRef<Value> sums) {
-                   Value u = scaled(i, mask);
-                   sums[0] = k.add(sums[0], u);
-                   sums[1] = k.fma(u, normalized(i, mask), sums[1]);
+                   Value offset = centered(k, x, t, i, mask, mean),
+                         u = scaled(i, mask);
+                   addSquares(k, offset, sums[0]);
+                   sums[1] = k.add(sums[1], u);
+                   sums[2] = k.fma(u, offset, sums[2]);
                  });
-      Value minusMean =
-          k.splat(k.mul(sums[0], k.constant(-1.0 / width, element)));
-      Value minusPull =
-          k.splat(k.mul(sums[1], k.constant(-1.0 / width, element)));
+      Value root =
+          inverseRoot(k, sums[0], width, op.getEps().convertToDouble());
+      Value share = k.constant(-1.0 / width, element);
+      Value scale = k.splat(root), minusMean = k.splat(k.mul(sums[1], share));
+      Value minusPull = k.splat(k.mul(k.mul(sums[2], root), share));
       k.forLanes(width, element, [&](Value i, Value mask) {
-        Value n = normalized(i, mask), u = scaled(i, mask);
+        Value n = k.mul(k.sub(k.load(x, {t, i}, mask), mean), scale);
         if (weight) {
           Value gradient = k.load(dy, {t, i}, mask);
           addToPartialRow(k, partialWeight, i, k.mul(gradient, n), mask);
           addToPartialRow(k, partialBias, i, gradient, mask);
         }
-        k.store(k.mul(scale, k.fma(n, minusPull, k.add(u, minusMean))), dx,
-                {t, i}, mask);
+        k.store(k.mul(scale,
+                      k.fma(n, minusPull, k.add(scaled(i, mask), minusMean))),
+                dx, {t, i}, mask);
       });
     });
     double elements = type.getNumElements();
