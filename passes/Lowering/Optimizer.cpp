@@ -21,6 +21,10 @@ struct GlobalNormLowering : LoweringPattern<GlobalNormOp> {
     int64_t slot = 0;
     for (Value gradient : op.getGradients()) {
       partial = sumOfSquares(rewriter, op, gradient, partial, slot);
+      // The optimizer's half of a training step begins at its first dispatch.
+      if (slot == 0 && op->hasAttr(plan::kUpdateAttr))
+        partial.getDefiningOp()->setAttr(plan::kUpdateAttr,
+                                         rewriter.getUnitAttr());
       slot += flatWorkgroups(tensorOf(gradient).getNumElements());
     }
 
