@@ -371,14 +371,36 @@ struct AccumulateLowering : LoweringPattern<AccumulateOp> {
   }
 };
 
+/// A tensor of one value: the cotangent of the loss, or of a result that
+/// nobody uses.
+struct ConstantLowering : LoweringPattern<arith::ConstantOp> {
+  using LoweringPattern::LoweringPattern;
+  LogicalResult matchAndRewrite(arith::ConstantOp op,
+                                PatternRewriter &rewriter) const override {
+    auto splat = dyn_cast<SplatElementsAttr>(op.getValue());
+    if (!splat || !isa<FloatType>(splat.getElementType()))
+      return failure();
+    int64_t elements = splat.getNumElements();
+    KernelBuilder k(rewriter, options, op, "fill");
+    Value tensor = k.write(op.getType(), View::Flat);
+    Value value = k.constant(splat.getSplatValue<APFloat>().convertToDouble(),
+                             k.vectorType(splat.getElementType()));
+    forElements(k, elements, splat.getElementType(), [&](Value i, Value mask) {
+      k.store(value, tensor, {i}, mask);
+    });
+    rewriter.replaceOp(op, k.finish(flatGrid(elements), 0, bytesOf(op)));
+    return success();
+  }
+};
+
 } // namespace
 
 void populateElementwiseLowering(RewritePatternSet &patterns,
                                  const LoweringOptions &options) {
   patterns.add<SiluLowering, SiluGradLowering, GateLowering, GateGradLowering,
                AddLowering, TwoHopResidualLowering, TwoHopResidualGradLowering,
-               RotaryLowering, LinearGradBiasLowering, AccumulateLowering>(
-      patterns.getContext(), options);
+               RotaryLowering, LinearGradBiasLowering, AccumulateLowering,
+               ConstantLowering>(patterns.getContext(), options);
 }
 
 } // namespace mlir::megalodon
