@@ -38,24 +38,33 @@ enum Coefficient {
 
 class ForwardKernel {
 public:
-  ForwardKernel(KernelBuilder &k, CemaTile &tile, CemaOp op)
+  /// `segment` is 0 when a workgroup runs a whole row; else a workgroup runs
+  /// that many tokens, from their state in `segmentStates`.
+  ForwardKernel(KernelBuilder &k, CemaTile &tile, CemaOp op, int64_t segment,
+                Value segmentStates)
       : k(k), tile(tile), block(op.getBlockStates().use_empty()
                                     ? 0
                                     : static_cast<int64_t>(op.getBlock())),
-        zero(k.index(0)), one(k.index(1)) {
+        segment(segment), zero(k.index(0)), one(k.index(1)) {
     x = k.read(op.getX(), View::Rows);
     p = k.read(op.getP());
     q = k.read(op.getQ());
     g = k.read(op.getG());
     omega = k.read(op.getOmega(), View::Flat);
+    if (segment)
+      starts = k.read(segmentStates, View::Flat);
     y = k.write(op.getResult().getType(), View::Rows);
-    state = k.update(op.getState());
+    // A workgroup reads its part of the state before it writes it, so one
+    // buffer does for whole rows.
+    newState =
+        segment ? k.write(op.getNewState().getType()) : k.update(op.getState());
     if (block)
       blockStates = k.write(op.getBlockStates().getType(), View::Flat);
     int64_t groups = tile.groupsPerWorkgroup, width = tile.width;
     table =
         k.scratch({groups, tile.states, kCoefficients, width}, tile.element);
     kernel = k.scratch({groups, 2, width}, tile.element);
+    kernelSums = k.scratch({2, width}, k.b.getF64Type());
     h = k.scratch({groups, tile.states, 2, width}, tile.element);
     // x and y of one token are used together: 2 KiB apart modulo the 4 KiB at
     // which addresses share a cache set.
@@ -64,37 +73,46 @@ public:
   }
 
   void build() {
-    Value channelBlocks = k.index(tile.workgroups());
+    Value channelBlocks = k.index(tile.workgroups()), length = k.length(),
+          first = zero, end = length;
     row = k.div(k.workgroup(), channelBlocks);
     tile.begin(k, k.rem(k.workgroup(), channelBlocks));
     buildTable();
-    tile.loadStates(state, row, h);
-    Value length = k.length();
+    if (segment) {
+      Value index = k.div(row, k.batch());
+      row = k.rem(row, k.batch());
+      first = k.mul(index, k.index(segment));
+      end = k.min(k.add(first, k.index(segment)), length);
+      loadSegmentState(index);
+    } else {
+      tile.loadStates(newState, row, h);
+    }
     if (block) {
-      k.loop(zero, length, block, [&](Value first) {
-        saveStates(k.div(first, k.index(block)));
-        scan(first, k.min(k.add(first, k.index(block)), length));
+      k.loop(first, end, block, [&](Value from) {
+        saveStates(k.div(from, k.index(block)));
+        scan(from, k.min(k.add(from, k.index(block)), end));
       });
     } else {
-      scan(zero, length);
+      scan(first, end);
     }
-    tile.storeStates(h, state, row);
+    if (segment)
+      k.when(k.less(k.sub(length, one), end),
+             [&] { tile.storeStates(h, newState, row); });
+    else
+      tile.storeStates(h, newState, row);
   }
 
 private:
   void buildTable() {
     tile.forGroups([&](Value group, Value channel) {
-      Value sums = kernelSums;
-      if (!sums)
-        sums = kernelSums = k.scratch({2, tile.width}, k.b.getF64Type());
       Value mask = tile.mask(channel);
       Value skip = mask ? vector::MaskedLoadOp::create(
                               k.b, tile.vector(), omega, ValueRange{channel},
                               mask, k.constant(0, tile.vector()))
                               .getResult()
                         : tile.load(omega, {channel});
-      tile.store(k.toFloat(skip, k.b.getF64Type()), sums, {zero, zero});
-      tile.store(k.constant(0, tile.wideVector()), sums, {one, zero});
+      tile.store(k.toFloat(skip, k.b.getF64Type()), kernelSums, {zero, zero});
+      tile.store(k.constant(0, tile.wideVector()), kernelSums, {one, zero});
       tile.forCoefficients(
           channel, p, q, g, [&](Value n, const CemaTile::Coefficients &c) {
             Value gqRe = k.sub(k.mul(c.gr, c.qr), k.mul(c.gi, c.qi)),
@@ -115,14 +133,26 @@ private:
             for (int64_t i = 0; i < kCoefficients; ++i)
               tile.store(k.toFloat(values[i], tile.element), table,
                          {group, n, k.index(i), zero});
-            tile.store(k.fma(c.gr, c.p, tile.load(sums, {zero, zero})), sums,
-                       {zero, zero});
-            tile.store(k.fma(gqRe, c.p, tile.load(sums, {one, zero})), sums,
-                       {one, zero});
+            tile.store(k.fma(c.gr, c.p, tile.load(kernelSums, {zero, zero})),
+                       kernelSums, {zero, zero});
+            tile.store(k.fma(gqRe, c.p, tile.load(kernelSums, {one, zero})),
+                       kernelSums, {one, zero});
           });
       for (Value i : {zero, one})
-        tile.store(k.toFloat(tile.load(sums, {i, zero}), tile.element), kernel,
-                   {group, i, zero});
+        tile.store(k.toFloat(tile.load(kernelSums, {i, zero}), tile.element),
+                   kernel, {group, i, zero});
+    });
+  }
+
+  void loadSegmentState(Value index) {
+    tile.forGroups([&](Value group, Value channel) {
+      k.loop(zero, k.index(tile.states), 1, [&](Value n) {
+        for (int64_t part : {0, 1})
+          tile.store(
+              tile.load(starts, {tile.segmentStateOffset(index, row, k.batch(),
+                                                         channel, n, part)}),
+              h, {group, n, k.index(part), zero});
+      });
     });
   }
 
@@ -252,10 +282,11 @@ private:
 
   KernelBuilder &k;
   CemaTile &tile;
-  int64_t
-      block; ///< tokens between saved states; 0 when the states are not wanted
+  /// Tokens between saved states (0: they are not wanted) and tokens of a
+  /// workgroup (0: whole rows).
+  int64_t block, segment;
   Value zero, one, row;
-  Value x, p, q, g, omega, y, state, blockStates;
+  Value x, p, q, g, omega, starts, y, newState, blockStates;
   Value table, kernel, kernelSums, h, xs, ys;
 };
 
@@ -270,8 +301,11 @@ struct CemaLowering : OpRewritePattern<CemaOp> {
             channels = type.getDimSize(2);
     int64_t states = cast<RankedTensorType>(op.getP().getType()).getDimSize(1);
     CemaTile tile(options, type.getElementType(), channels, states);
-    KernelBuilder k(rewriter, options, op, "cema");
-    ForwardKernel(k, tile, op).build();
+    int64_t segment = segmentLength(op, batch * tile.workgroups(), length);
+    Value starts =
+        segment ? buildSegmentStates(rewriter, options, op, segment) : Value();
+    KernelBuilder k(rewriter, options, op, segment ? "cema_segment" : "cema");
+    ForwardKernel(k, tile, op, segment, starts).build();
 
     double tokens = double(batch) * length,
            elementBytes = type.getElementTypeBitWidth() / 8;
@@ -283,12 +317,33 @@ struct CemaLowering : OpRewritePattern<CemaOp> {
       bytes +=
           elementBytes * cast<RankedTensorType>(op.getBlockStates().getType())
                              .getNumElements();
+    Grid grid = {.factor = tile.workgroups(), .outer = plan::Outer::Batch};
+    if (segment) {
+      grid.inner = plan::Inner::Length;
+      grid.divisor = segment;
+    }
     SmallVector<Value> results =
-        k.finish({.factor = tile.workgroups(), .outer = plan::Outer::Batch},
-                 /*flops=*/12.0 * tokens * channels * states, bytes);
+        k.finish(grid, /*flops=*/12.0 * tokens * channels * states, bytes);
     replaceUsedResults(rewriter, op,
                        {results[0], results[1], saves ? results[2] : Value()});
     return success();
+  }
+
+  /// Tokens of one segment of the two-level form, or 0 for the sequential form.
+  /// The two-level form costs about half as much again, so it pays when less
+  /// than half the cores would have work; a segment holds whole blocks of saved
+  /// states.
+  int64_t segmentLength(CemaOp op, int64_t workgroups, int64_t length) const {
+    if (options.cema == "sequential" ||
+        (options.cema == "auto" && 2 * workgroups >= options.cores))
+      return 0;
+    int64_t wanted = std::max<int64_t>(2, options.cores / workgroups);
+    int64_t unit = op.getBlockStates().use_empty()
+                       ? 2
+                       : static_cast<int64_t>(op.getBlock());
+    int64_t segment =
+        llvm::alignTo(llvm::divideCeilSigned(length, wanted), unit);
+    return segment < length ? segment : 0;
   }
 
   const LoweringOptions &options;

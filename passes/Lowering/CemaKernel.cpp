@@ -143,6 +143,17 @@ Value CemaTile::blockStateOffset(Value block, Value row, Value rows,
       first, k.mul(k.add(k.mul(state, k.index(2)), k.index(part)), groupWidth));
 }
 
+Value CemaTile::segmentStateOffset(Value segment, Value row, Value rows,
+                                   Value channel, Value state, int64_t part) {
+  KernelBuilder &k = *kernel;
+  Value group = k.add(k.mul(k.add(k.mul(segment, rows), row), k.index(groups)),
+                      k.div(channel, k.index(width)));
+  return k.mul(
+      k.add(k.mul(k.add(k.mul(group, k.index(states)), state), k.index(2)),
+            k.index(part)),
+      k.index(width));
+}
+
 void CemaTile::forStateGroups(int64_t size,
                               function_ref<void(Value, int64_t)> body) {
   KernelBuilder &k = *kernel;

@@ -63,6 +63,12 @@ public:
   Value blockStateOffset(Value block, Value row, Value rows, Value channel,
                          Value state, int64_t part);
 
+  /// Segment states [S, B, groups, N, 2, width], seen flat: what the two-level
+  /// form passes between its kernels.
+  Value segmentStateOffset(Value segment, Value row, Value rows, Value channel,
+                           Value state, int64_t part);
+  int64_t segmentStateSize() const { return groups * states * 2 * width; }
+
   /// Visits the states in groups that fit the registers: `body(first, count)`.
   void forStateGroups(int64_t size,
                       function_ref<void(Value first, int64_t count)> body);
@@ -74,6 +80,13 @@ private:
   KernelBuilder *kernel = nullptr;
   Value firstGroup, groupCount, coefficientScratch;
 };
+
+/// The two-level form's first half: scans every segment of `segment` tokens
+/// from a zero state, then carries the states from segment to segment. Returns
+/// the segments' first states.
+Value buildSegmentStates(PatternRewriter &rewriter,
+                         const LoweringOptions &options, CemaOp op,
+                         int64_t segment);
 
 /// The CEMA lowerings; each adds its pattern.
 void populateCemaForwardLowering(RewritePatternSet &patterns,
