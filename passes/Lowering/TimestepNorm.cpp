@@ -374,10 +374,14 @@ SmallVector<Value> buildGradScan(PatternRewriter &rewriter,
         Value c2dv = k.mul(c2, dv);
         tile.store(k.mul(k.mul(c2, share), du), meanTerm, token);
         tile.store(k.mul(twoShares, c2dv), varTerm, token);
-        return {
-            k.fma(c1, du,
-                  k.mul(k.mul(minusTwo, c2dv), tile.load(differences, token))),
-            k.mul(c1, dv)};
+        // c1 (m - mean) = m - mean'. At n = 0 it is 0, which the rounding of
+        // mean' must not hide.
+        Value seenAny =
+            arith::CmpFOp::create(k.b, arith::CmpFPredicate::OGT, c1, zero);
+        Value difference =
+            k.select(seenAny, tile.load(differences, token), zero);
+        return {k.fma(c1, du, k.mul(k.mul(minusTwo, c2dv), difference)),
+                k.mul(c1, dv)};
       });
   tile.store(carried[0], dmean, tile.row);
   tile.store(carried[1], dvar, tile.row);

@@ -63,7 +63,8 @@ class Function:
         init = ", megalodon.init = #megalodon.init<zero, 0.0 : f64, 0.0 : f64>"
         arguments = [f'{value.name}: {type_text(*value[1:])} {{megalodon.name = "{name}", megalodon.role = #megalodon.role<{role}>'
                      f'{init if role == "parameter" else ""}}}' for name, value, role in self.inputs]
-        results = [f'{type_text(*value[1:])} {{megalodon.name = "{name}", megalodon.role = #megalodon.role<output>}}'
+        results = [f'{type_text(*value[1:])} {{megalodon.name = "{name}", '
+                   f'megalodon.role = #megalodon.role<{"gradient" if name.startswith("grad.") else "output"}>}}'
                    for name, value in self.outputs]
         config = json.dumps(CONFIG).replace('"', '\\"')
         return "\n".join([
