@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Training survives SIGKILL: a run killed several times at random moments and resumed gives the same losses and the same bytes of
-weights and moments as an undisturbed one, and so does any number of threads.
+weights and moments as an undisturbed one, and so does any number of threads. Two microbatches of two rows train like one batch of four.
 
     resume_test.py --opt build/bin/megalodon-opt --run build/bin/megalodon-run [--kills N] [--seed N]
 
@@ -40,6 +40,12 @@ def result(folder):
                for name in ("model.safetensors", "optimizer.safetensors", "state.safetensors")}}
 
 
+def run(command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\nexit code {done.returncode}\n{done.stdout}")
+
+
 def expect_equal(what, got, wanted):
     for key, value in wanted.items():
         if got[key] != value:
@@ -60,7 +66,9 @@ def main():
         config, plan = os.path.join(folder, "config.json"), os.path.join(folder, "model.plan")
         with open(config, "w") as file:
             json.dump(CONFIG, file)
-        subprocess.run([args.opt, config, "--entry=train:2x48,score:1x48", "-o", plan], check=True)
+        wide = os.path.join(folder, "wide.plan")
+        run([args.opt, config, "--entry=train:2x48,score:1x48", "-o", plan])
+        run([args.opt, config, "--entry=train:4x48", "-o", wide])
         data = os.path.join(folder, "data")
         os.mkdir(data)
         words = ["carry", "scan", "chunk", "state", "tile", "norm", "gate", "\n"]
@@ -74,14 +82,26 @@ def main():
                     "--accumulate", "2", "--lr", "3e-3", "--peak-flops", "1e10", "--threads", str(threads)]
 
         def whole(out, threads):
-            subprocess.run(command(out, threads), check=True, stderr=subprocess.DEVNULL)
+            run(command(out, threads))
             return result(os.path.join(folder, out))
 
         wanted = whole("one", 1)
         for threads in (2, 4):
             expect_equal(f"{threads} threads", whole(f"threads-{threads}", threads), wanted)
 
-        # The time of a whole run tells where the kills should fall: each life is long enough for at least one more checkpoint.
+        # In random order the rows of an update's microbatches are those of one larger batch.
+        losses = []
+        for out, model, microbatches in (("narrow", plan, 2), ("wide", wide, 1)):
+            run([args.run, "train", model, "--data", data, "--steps", "20", "--out", os.path.join(folder, out), "--order", "random",
+                 "--accumulate", str(microbatches), "--lr", "3e-3", "--peak-flops", "1e10"])
+            with open(os.path.join(folder, out, "metrics.jsonl")) as lines:
+                losses.append([json.loads(line)["loss"] for line in lines])
+        worst = max(abs(a - b) for a, b in zip(*losses))
+        if not worst < 1e-4:
+            sys.exit(f"microbatches: the losses differ by {worst:.1e}:\n  {losses[0]}\n  {losses[1]}")
+        print(f"microbatches: the losses differ by at most {worst:.1e}")
+
+        # A life grows until it is long enough for at least one more checkpoint.
         kills, life = 0, 0.3
         while kills < args.kills:
             process = subprocess.Popen(command("killed", 2), stderr=subprocess.DEVNULL)
