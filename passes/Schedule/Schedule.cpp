@@ -249,9 +249,33 @@ void EntryScheduler::assign(Schedule &schedule) {
     emit({Step::Kind::Copy, nullptr, {from, to}, bytes, location.str()});
   };
 
+  // Copies results that were not computed in place to their variables, as far
+  // as they and the variables' old values are done with before step `end`. The
+  // compute half of a training step must leave its results itself: several
+  // microbatches run it several times, and the optimizer's half once.
+  llvm::DenseSet<unsigned> returned;
+  auto returnResults = [&](unsigned end) {
+    for (auto [index, value] : llvm::enumerate(resultValues)) {
+      int variable = resultVariables[index];
+      auto argument = argumentOf.find(variable);
+      bool done = values[value].definition < static_cast<int64_t>(end) &&
+                  (argument == argumentOf.end() ||
+                   values[argument->second].lastUse < end);
+      if ((!done && end != kForever) || !returned.insert(index).second)
+        continue;
+      unsigned target = storageOfVariable(variable);
+      if (values[value].storage >= 0 &&
+          static_cast<unsigned>(values[value].storage) != target)
+        copy(values[value].storage, target, byteSize(values[value].type),
+             "return");
+    }
+  };
+
   for (auto [number, step] : llvm::enumerate(expanded)) {
-    if (static_cast<int>(number) == updateStep)
+    if (static_cast<int>(number) == updateStep) {
+      returnResults(number);
       schedule.updateBegin = schedule.steps.size();
+    }
     auto materialize = [&](unsigned value) {
       if (values[value].storage < 0)
         values[value].storage =
@@ -306,14 +330,7 @@ void EntryScheduler::assign(Schedule &schedule) {
   if (updateStep < 0)
     schedule.updateBegin = ~0u;
 
-  for (auto [value, variable] :
-       llvm::zip_equal(resultValues, resultVariables)) {
-    unsigned target = storageOfVariable(variable);
-    if (values[value].storage >= 0 &&
-        static_cast<unsigned>(values[value].storage) != target)
-      copy(values[value].storage, target, byteSize(values[value].type),
-           "return");
-  }
+  returnResults(kForever);
   schedule.updateBegin =
       std::min<unsigned>(schedule.updateBegin, schedule.steps.size());
   for (Lifetime &lifetime : schedule.temporaries)
