@@ -17,6 +17,7 @@ CemaTile::CemaTile(const LoweringOptions &options, Type element,
 
 void CemaTile::begin(KernelBuilder &k, Value channelBlock) {
   kernel = &k;
+  coefficientScratch = {};
   firstGroup = k.mul(channelBlock, k.index(groupsPerWorkgroup));
   groupCount = k.index(groupsPerWorkgroup);
   if (groups % groupsPerWorkgroup)
