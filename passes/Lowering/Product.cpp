@@ -116,7 +116,7 @@ Value generatedProduct(PatternRewriter &rewriter,
                        const LoweringOptions &options, Operation *source,
                        const Product &p) {
   Type element = p.result.getElementType();
-  KernelBuilder k(rewriter, options, source, "product");
+  KernelBuilder k(rewriter, options, source, source->getName().stripDialect());
   const TileShape tile = TileShape::of(options);
   const int64_t lanes = k.lanes(element), width = tile.vectors * lanes;
 
@@ -208,11 +208,10 @@ Value libraryProduct(PatternRewriter &rewriter, const LoweringOptions &options,
                      Operation *source, const Product &p) {
   const int64_t m = compiledExtent(p.m, p.a);
   auto [tileM, tileN] = libraryTile(m, p.n, options.cores);
-  Value c =
-      plan::ProductOp::create(rewriter, source->getLoc(), p.result, p.a, p.b,
-                              p.transposeA, p.transposeB, p.m, p.n, p.k, tileM,
-                              tileN, "onednn", llvm::APFloat(p.flops()),
-                              llvm::APFloat(p.bytes()));
+  Value c = plan::ProductOp::create(
+      rewriter, source->getLoc(), p.result, p.a, p.b, p.transposeA,
+      p.transposeB, p.m, p.n, p.k, tileM, tileN, "onednn",
+      llvm::APFloat(p.flops()), llvm::APFloat(p.bytes()));
   return p.bias ? addBias(rewriter, options, source, c, p.bias) : c;
 }
 
