@@ -30,16 +30,18 @@ public:
         block(k, shape, count) {}
 
   void emit() {
+    weights = k.scratch({shape.chunk + block.lanes}, shape.element);
+    if (shape.length <= kFewQueries)
+      return block.forSegments(k, [&](const Segment &segment) {
+        queryByQuery(segment, k.sub(segment.end, segment.begin));
+      });
     const int64_t blockTokens = block.panels * block.panelWidth;
     queries = block.transposedPanels(k, shape.keyWidth);
     scores = block.scores(k, 528 * 4);
     inverse = k.scratch({blockTokens}, shape.element);
     logs = k.scratch({blockTokens}, shape.element);
-    weights = k.scratch({shape.chunk + block.lanes}, shape.element);
     block.forSegments(k, [&](const Segment &segment) {
       Value rows = k.sub(segment.end, segment.begin);
-      if (shape.length <= kFewQueries)
-        return queryByQuery(segment, rows);
       k.when(
           k.less(k.index(kFewQueries), rows), [&] { tiles(segment, rows); },
           [&] { queryByQuery(segment, rows); });

@@ -62,20 +62,23 @@ int64_t compiledExtent(int64_t extent, Value operand) {
   return type.getDimSize(0) * type.getDimSize(1);
 }
 
-/// Halves the longer side of the tile until there is enough work for the cores,
-/// while a library call stays efficient.
+/// Cuts a product into enough tiles for the cores. Columns are cut first: a
+/// call of a single token then still has several tiles, and the library loses
+/// nothing as long as a tile keeps many rows.
 std::pair<int64_t, int64_t> libraryTile(int64_t m, int64_t n, unsigned cores) {
-  constexpr int64_t kSmallest = 96;
-  const int64_t wanted = 4 * std::max(cores, 4u);
+  constexpr int64_t kFewestRows = 128, kFewestColumns = 96;
+  const int64_t wanted = 4 * cores;
   int64_t tileM = m, tileN = n;
-  while (int64_t(llvm::divideCeil(m, tileM) * llvm::divideCeil(n, tileN)) <
-         wanted) {
-    int64_t &side = tileM > tileN ? tileM : tileN;
-    int64_t half = llvm::alignTo(llvm::divideCeil(side, 2), 16);
-    if (half < kSmallest)
-      break;
-    side = half;
-  }
+  auto tiles = [&] {
+    return int64_t(llvm::divideCeil(m, tileM) * llvm::divideCeil(n, tileN));
+  };
+  auto halve = [](int64_t side) {
+    return int64_t(llvm::alignTo(llvm::divideCeil(side, 2), 16));
+  };
+  while (tiles() < wanted && tileN >= 2 * kFewestColumns)
+    tileN = halve(tileN);
+  while (tiles() < wanted && tileM >= 2 * kFewestRows)
+    tileM = halve(tileM);
   return {tileM, tileN};
 }
 
