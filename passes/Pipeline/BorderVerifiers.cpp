@@ -22,7 +22,8 @@ struct BorderVerifier : PassWrapper<BorderVerifier, OperationPass<ModuleOp>> {
         return signalPassFailure();
     }
     if (phase >= Phase::Codegen)
-      if (auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule); kernels && !kernels->hasAttr(plan::kObjectAttr)) {
+      if (auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule);
+          kernels && !kernels->hasAttr(plan::kObjectAttr)) {
         leftover(kernels, "megalodon-compile-kernels");
         signalPassFailure();
       }
@@ -30,29 +31,35 @@ struct BorderVerifier : PassWrapper<BorderVerifier, OperationPass<ModuleOp>> {
 
 private:
   void leftover(Operation *op, StringRef pass) {
-    op->emitOpError() << "must not be left after phase '" << phaseName(phase) << "'; pass '" << pass << "' should have removed it";
+    op->emitOpError() << "must not be left after phase '" << phaseName(phase)
+                      << "'; pass '" << pass << "' should have removed it";
   }
 
-  /// An entry that asks for gradients has at least one result of that role once it is differentiated.
+  /// An entry that asks for gradients has at least one result of that role once
+  /// it is differentiated.
   bool lacksGradients(func::FuncOp function) {
     auto entry = function->getAttrOfType<StringAttr>(kEntryAttr);
     if (!entry || (entry.getValue() != "grad" && entry.getValue() != "train"))
       return false;
     for (unsigned i = 0; i < function.getNumResults(); ++i)
-      if (auto role = function.getResultAttrOfType<RoleAttr>(i, kRoleAttr); role && role.getValue() == Role::Gradient)
+      if (auto role = function.getResultAttrOfType<RoleAttr>(i, kRoleAttr);
+          role && role.getValue() == Role::Gradient)
         return false;
     return true;
   }
 
   WalkResult verifyFunction(func::FuncOp function) {
     if (phase >= Phase::Differentiate && lacksGradients(function)) {
-      function.emitOpError() << "has no gradients after phase '" << phaseName(phase) << "'; pass 'megalodon-differentiate' should have added them";
+      function.emitOpError()
+          << "has no gradients after phase '" << phaseName(phase)
+          << "'; pass 'megalodon-differentiate' should have added them";
       return WalkResult::interrupt();
     }
     if (phase < Phase::Lower)
       return WalkResult::advance();
     return function.walk([&](Operation *op) {
-      bool fine = isa<plan::PlanDialect>(op->getDialect()) || isa<func::FuncDialect>(op->getDialect());
+      bool fine = isa<plan::PlanDialect>(op->getDialect()) ||
+                  isa<func::FuncDialect>(op->getDialect());
       if (fine)
         return WalkResult::advance();
       leftover(op, "megalodon-lower-to-kernels");
@@ -64,4 +71,6 @@ private:
 };
 } // namespace
 
-std::unique_ptr<Pass> mlir::megalodon::createBorderVerifier(Phase phase) { return std::make_unique<BorderVerifier>(phase); }
+std::unique_ptr<Pass> mlir::megalodon::createBorderVerifier(Phase phase) {
+  return std::make_unique<BorderVerifier>(phase);
+}

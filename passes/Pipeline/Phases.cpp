@@ -11,19 +11,28 @@ using namespace mlir::megalodon;
 
 llvm::ArrayRef<PhaseInfo> mlir::megalodon::phases() {
   static constexpr PhaseInfo list[] = {
-      {Phase::Import, "import", "the config as megalodon ops: one function an entry, one layer body"},
-      {Phase::Differentiate, "differentiate", "grad and train_step contain their backward pass"},
-      {Phase::Optimize, "optimize", "train_step clips and updates; canonical form"},
-      {Phase::Lower, "lower", "functions of dispatches and products; loops in @kernels"},
+      {Phase::Import, "import",
+       "the config as megalodon ops: one function an entry, one layer body"},
+      {Phase::Differentiate, "differentiate",
+       "grad and train_step contain their backward pass"},
+      {Phase::Optimize, "optimize",
+       "train_step clips and updates; canonical form"},
+      {Phase::Lower, "lower",
+       "functions of dispatches and products; loops in @kernels"},
       {Phase::Codegen, "codegen", "@kernels is an ELF shared object"},
       {Phase::Plan, "plan", "command lists, memory plan, FlatBuffers file"},
   };
   return list;
 }
 
-llvm::StringRef mlir::megalodon::phaseName(Phase phase) { return phases()[static_cast<size_t>(phase)].name; }
+llvm::StringRef mlir::megalodon::phaseName(Phase phase) {
+  return phases()[static_cast<size_t>(phase)].name;
+}
 
-LogicalResult mlir::megalodon::addPhase(OpPassManager &passes, Phase phase, const PipelineOptions &options, llvm::function_ref<void(const std::string &)> error) {
+LogicalResult
+mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
+                          const PipelineOptions &options,
+                          llvm::function_ref<void(const std::string &)> error) {
   switch (phase) {
   case Phase::Import:
   case Phase::Plan:
@@ -34,7 +43,8 @@ LogicalResult mlir::megalodon::addPhase(OpPassManager &passes, Phase phase, cons
   case Phase::Optimize:
     passes.addPass(createAppendOptimizer());
     passes.addPass(createCanonicalizerPass());
-    // Layers of one shape share recomputed values and coefficients only inside a function, so CSE is safe at any depth.
+    // Layers of one shape share recomputed values and coefficients only inside
+    // a function, so CSE is safe at any depth.
     passes.addPass(createCSEPass());
     passes.addPass(createSymbolDCEPass());
     break;

@@ -1,4 +1,5 @@
-// The phases of compilation: one list drives --compile-to, --compile-from, --dump-phases and the border verifiers.
+// The phases of compilation: one list drives --compile-to, --compile-from,
+// --dump-phases and the border verifiers.
 #pragma once
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/PassManager.h"
@@ -31,10 +32,14 @@ struct PipelineOptions {
   std::string saveAssembly;
 };
 
-/// Adds the passes of one phase and its border verifier. Import makes the module itself and plan consumes it: they add only the verifier.
-LogicalResult addPhase(OpPassManager &passes, Phase phase, const PipelineOptions &options, llvm::function_ref<void(const std::string &)> error);
+/// Adds the passes of one phase and its border verifier. Import makes the
+/// module itself and plan consumes it: they add only the verifier.
+LogicalResult addPhase(OpPassManager &passes, Phase phase,
+                       const PipelineOptions &options,
+                       llvm::function_ref<void(const std::string &)> error);
 
-/// Rejects ops and attributes that the phase should have removed, naming the op, its place and the pass that should have removed it.
+/// Rejects ops and attributes that the phase should have removed, naming the
+/// op, its place and the pass that should have removed it.
 std::unique_ptr<Pass> createBorderVerifier(Phase phase);
 
 void registerPasses();

@@ -20,30 +20,65 @@ namespace cl = llvm::cl;
 
 namespace {
 struct DriverOptions {
-  cl::OptionCategory category{"Compilation options", "From a model config (JSON) or a dump (MLIR) to a plan"};
-  cl::opt<std::string> entry{"entry", cl::cat(category), cl::init("train,score,generate:1"),
-                             cl::desc("entries to compile: forward, score, grad, train, generate, each NAME[:BATCH[xLENGTH]], separated by commas")};
-  cl::opt<int64_t> batch{"batch", cl::cat(category), cl::init(1), cl::desc("batch rows of entries without a shape of their own")};
-  cl::opt<int64_t> length{"seq-len", cl::cat(category), cl::init(0), cl::desc("tokens a row of entries without a shape of their own (0: the chunk size)")};
-  cl::opt<std::string> precision{"precision", cl::cat(category), cl::init("f32"), cl::desc("compute type: f32 or f64")};
-  cl::opt<std::string> target{"target", cl::cat(category), cl::init("cpu"), cl::desc("target: cpu")};
-  cl::opt<std::string> mesh{"mesh", cl::cat(category), cl::desc("ranks of the parallel axes, dp=1,pp=1,cp=1,tp=1 (one rank)")};
-  cl::opt<std::string> cpu{"cpu", cl::cat(category), cl::init("native"), cl::desc("CPU to compile for: native or a name such as x86-64-v3")};
-  cl::opt<Phase> compileTo{"compile-to", cl::cat(category), cl::init(Phase::Plan), cl::desc("stop after this phase and print the IR (plan: write the plan file)")};
-  cl::opt<Phase> compileFrom{"compile-from", cl::cat(category), cl::init(Phase::Import), cl::desc("the input is the IR after this phase")};
-  cl::opt<std::string> dumpPhases{"dump-phases", cl::cat(category), cl::value_desc("folder"), cl::desc("write the IR after every phase: 01.import.mlir, ...")};
-  cl::opt<Recompute> recompute{"recompute", cl::cat(category), cl::init(Recompute::Selective), cl::desc("what backward recomputes instead of keeping it"),
-                               cl::values(clEnumValN(Recompute::None, "none", "nothing"), clEnumValN(Recompute::Selective, "selective", "results of cheap ops"),
-                                          clEnumValN(Recompute::Full, "full", "everything inside a layer"))};
-  cl::opt<std::string> cema{"cema", cl::cat(category), cl::init("auto"), cl::desc("CEMA lowering: auto, sequential or two-level")};
-  cl::opt<std::string> gemm{"gemm", cl::cat(category), cl::init("auto"), cl::desc("matrix products: auto, onednn or generated")};
-  cl::opt<unsigned> cores{"cores", cl::cat(category), cl::init(2), cl::desc("cores the cost rules assume; never changes results")};
-  cl::opt<std::string> saveAssembly{"save-assembly", cl::cat(category), cl::value_desc("folder"), cl::desc("write each kernel's assembly and LLVM IR")};
+  cl::OptionCategory category{
+      "Compilation options",
+      "From a model config (JSON) or a dump (MLIR) to a plan"};
+  cl::opt<std::string> entry{
+      "entry", cl::cat(category), cl::init("train,score,generate:1"),
+      cl::desc("entries to compile: forward, score, grad, train, generate, "
+               "each NAME[:BATCH[xLENGTH]], separated by commas")};
+  cl::opt<int64_t> batch{
+      "batch", cl::cat(category), cl::init(1),
+      cl::desc("batch rows of entries without a shape of their own")};
+  cl::opt<int64_t> length{"seq-len", cl::cat(category), cl::init(0),
+                          cl::desc("tokens a row of entries without a shape of "
+                                   "their own (0: the chunk size)")};
+  cl::opt<std::string> precision{"precision", cl::cat(category),
+                                 cl::init("f32"),
+                                 cl::desc("compute type: f32 or f64")};
+  cl::opt<std::string> target{"target", cl::cat(category), cl::init("cpu"),
+                              cl::desc("target: cpu")};
+  cl::opt<std::string> mesh{
+      "mesh", cl::cat(category),
+      cl::desc("ranks of the parallel axes, dp=1,pp=1,cp=1,tp=1 (one rank)")};
+  cl::opt<std::string> cpu{
+      "cpu", cl::cat(category), cl::init("native"),
+      cl::desc("CPU to compile for: native or a name such as x86-64-v3")};
+  cl::opt<Phase> compileTo{"compile-to", cl::cat(category),
+                           cl::init(Phase::Plan),
+                           cl::desc("stop after this phase and print the IR "
+                                    "(plan: write the plan file)")};
+  cl::opt<Phase> compileFrom{"compile-from", cl::cat(category),
+                             cl::init(Phase::Import),
+                             cl::desc("the input is the IR after this phase")};
+  cl::opt<std::string> dumpPhases{
+      "dump-phases", cl::cat(category), cl::value_desc("folder"),
+      cl::desc("write the IR after every phase: 01.import.mlir, ...")};
+  cl::opt<Recompute> recompute{
+      "recompute", cl::cat(category), cl::init(Recompute::Selective),
+      cl::desc("what backward recomputes instead of keeping it"),
+      cl::values(
+          clEnumValN(Recompute::None, "none", "nothing"),
+          clEnumValN(Recompute::Selective, "selective", "results of cheap ops"),
+          clEnumValN(Recompute::Full, "full", "everything inside a layer"))};
+  cl::opt<std::string> cema{
+      "cema", cl::cat(category), cl::init("auto"),
+      cl::desc("CEMA lowering: auto, sequential or two-level")};
+  cl::opt<std::string> gemm{
+      "gemm", cl::cat(category), cl::init("auto"),
+      cl::desc("matrix products: auto, onednn or generated")};
+  cl::opt<unsigned> cores{
+      "cores", cl::cat(category), cl::init(2),
+      cl::desc("cores the cost rules assume; never changes results")};
+  cl::opt<std::string> saveAssembly{
+      "save-assembly", cl::cat(category), cl::value_desc("folder"),
+      cl::desc("write each kernel's assembly and LLVM IR")};
 
   DriverOptions() {
     for (auto *option : {&compileTo, &compileFrom})
       for (const PhaseInfo &info : phases())
-        option->getParser().addLiteralOption(info.name, info.phase, info.description);
+        option->getParser().addLiteralOption(info.name, info.phase,
+                                             info.description);
   }
 };
 } // namespace
@@ -57,7 +92,8 @@ void mlir::megalodon::registerDriverOptions() { options(); }
 
 bool mlir::megalodon::isCompilation(StringRef input, StringRef output) {
   DriverOptions &o = options();
-  return input.ends_with(".json") || output.ends_with(".plan") || o.compileTo.getNumOccurrences() || o.compileFrom.getNumOccurrences();
+  return input.ends_with(".json") || output.ends_with(".plan") ||
+         o.compileTo.getNumOccurrences() || o.compileFrom.getNumOccurrences();
 }
 
 static LogicalResult fail(const llvm::Twine &message) {
@@ -68,25 +104,34 @@ static LogicalResult fail(const llvm::Twine &message) {
 /// Options whose values are words.
 static LogicalResult checkOptions() {
   DriverOptions &o = options();
-  auto oneOf = [](StringRef name, StringRef value, ArrayRef<StringRef> allowed) {
+  auto oneOf = [](StringRef name, StringRef value,
+                  ArrayRef<StringRef> allowed) {
     if (llvm::is_contained(allowed, value))
       return success();
-    return fail("--" + name + ": expected " + llvm::join(allowed, " or ") + ", got '" + value + "'");
+    return fail("--" + name + ": expected " + llvm::join(allowed, " or ") +
+                ", got '" + value + "'");
   };
-  if (failed(oneOf("precision", o.precision, {"f32", "f64"})) || failed(oneOf("target", o.target, {"cpu"})) ||
-      failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) || failed(oneOf("gemm", o.gemm, {"auto", "onednn", "generated"})))
+  if (failed(oneOf("precision", o.precision, {"f32", "f64"})) ||
+      failed(oneOf("target", o.target, {"cpu"})) ||
+      failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) ||
+      failed(oneOf("gemm", o.gemm, {"auto", "onednn", "generated"})))
     return failure();
   if (o.gemm == "onednn" && o.precision == "f64")
-    return fail("--gemm=onednn: oneDNN has no f64 products; use auto or generated");
+    return fail(
+        "--gemm=onednn: oneDNN has no f64 products; use auto or generated");
   SmallVector<StringRef> axes;
   StringRef(o.mesh).split(axes, ',', -1, /*KeepEmpty=*/false);
   for (StringRef axis : axes)
-    if (auto [name, size] = axis.split('='); !llvm::is_contained({"dp", "pp", "cp", "tp"}, name) || size != "1")
-      return fail("--mesh: expected dp, pp, cp and tp of size 1 (one rank), got '" + axis + "'");
+    if (auto [name, size] = axis.split('=');
+        !llvm::is_contained({"dp", "pp", "cp", "tp"}, name) || size != "1")
+      return fail(
+          "--mesh: expected dp, pp, cp and tp of size 1 (one rank), got '" +
+          axis + "'");
   return success();
 }
 
-static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input, PipelineOptions &pipeline) {
+static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
+                                          PipelineOptions &pipeline) {
   DriverOptions &o = options();
   auto file = llvm::MemoryBuffer::getFileOrSTDIN(input);
   if (!file) {
@@ -125,22 +170,25 @@ static LogicalResult writeBytes(StringRef path, ArrayRef<char> bytes) {
   return success();
 }
 
-static LogicalResult dumpPhase(ModuleOp module, Phase phase) {
-  DriverOptions &o = options();
-  if (std::error_code error = llvm::sys::fs::create_directories(o.dumpPhases))
-    return fail(o.dumpPhases + ": cannot create: " + error.message());
+static LogicalResult dumpPhase(ModuleOp module, Phase phase, StringRef folder) {
+  if (std::error_code error = llvm::sys::fs::create_directories(folder))
+    return fail(folder + ": cannot create: " + error.message());
   std::string text;
   llvm::raw_string_ostream out(text);
   module.print(out, OpPrintingFlags().enableDebugInfo().useLocalScope());
-  std::string number = (static_cast<int>(phase) < 9 ? "0" : "") + std::to_string(static_cast<int>(phase) + 1);
-  return writeBytes((o.dumpPhases + "/" + number + "." + phaseName(phase) + ".mlir").str(), text);
+  std::string number = (static_cast<int>(phase) < 9 ? "0" : "") +
+                       std::to_string(static_cast<int>(phase) + 1);
+  return writeBytes(
+      (folder + "/" + number + "." + phaseName(phase) + ".mlir").str(), text);
 }
 
-LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input, StringRef output) {
+LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
+                                       StringRef output) {
   DriverOptions &o = options();
   if (failed(checkOptions()))
     return failure();
-  PipelineOptions pipeline{o.cpu, o.recompute, o.cema, o.gemm, o.cores, o.saveAssembly};
+  PipelineOptions pipeline{o.cpu,  o.recompute, o.cema,
+                           o.gemm, o.cores,     o.saveAssembly};
 
   DefaultTimingManager timing;
   applyDefaultTimingManagerCLOptions(timing);
@@ -149,12 +197,16 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input, St
   auto sources = std::make_shared<llvm::SourceMgr>();
   SourceMgrDiagnosticHandler diagnostics(*sources, &context);
   OwningOpRef<ModuleOp> module;
-  Phase from = o.compileFrom;
+  // lld resets every command-line option of the process when it has linked, so
+  // what is read after codegen is copied here.
+  const Phase from = o.compileFrom, to = o.compileTo;
+  const std::string dumpFolder = o.dumpPhases;
   {
     TimingScope scope = root.nest("import");
     if (input.ends_with(".json")) {
       if (from != Phase::Import)
-        return fail("--compile-from: a config has no earlier phase to resume from");
+        return fail(
+            "--compile-from: a config has no earlier phase to resume from");
       module = importModule(context, input, pipeline);
     } else {
       std::string message;
@@ -172,21 +224,28 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input, St
     // Import has made the module already; its border is verified all the same.
     if (info.phase < from || (info.phase == from && from != Phase::Import))
       continue;
-    if (info.phase > o.compileTo)
+    if (info.phase > to)
       break;
     TimingScope scope = root.nest(info.name);
     if (info.phase == Phase::Plan) {
       auto bytes = writePlan(*module);
       if (failed(bytes))
         return failure();
-      return writeBytes(output, ArrayRef<char>(reinterpret_cast<const char *>(bytes->data()), bytes->size()));
+      return writeBytes(
+          output, ArrayRef<char>(reinterpret_cast<const char *>(bytes->data()),
+                                 bytes->size()));
     }
     PassManager passes(&context);
     passes.enableTiming(scope);
     if (failed(applyPassManagerCLOptions(passes)) ||
-        failed(addPhase(passes, info.phase, pipeline, [](const std::string &message) { (void)fail("--cpu: " + message); })) || failed(passes.run(*module)))
+        failed(addPhase(passes, info.phase, pipeline,
+                        [](const std::string &message) {
+                          (void)fail("--cpu: " + message);
+                        })) ||
+        failed(passes.run(*module)))
       return failure();
-    if (!o.dumpPhases.empty() && failed(dumpPhase(*module, info.phase)))
+    if (!dumpFolder.empty() &&
+        failed(dumpPhase(*module, info.phase, dumpFolder)))
       return failure();
   }
   std::string text;

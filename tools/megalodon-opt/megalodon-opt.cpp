@@ -1,4 +1,5 @@
-// megalodon-opt: compiles model configs to plans, and is an ordinary opt driver over the megalodon dialects.
+// megalodon-opt: compiles model configs to plans, and is an ordinary opt driver
+// over the megalodon dialects.
 #include "dialect/Megalodon/Megalodon.h"
 #include "dialect/Plan/Plan.h"
 #include "mlir/InitAllDialects.h"
@@ -26,7 +27,8 @@ int main(int argc, char **argv) {
   megalodon::registerPasses();
   megalodon::registerDriverOptions();
 
-  auto [input, output] = registerAndParseCLIOptions(argc, argv, "MEGALODON compiler", registry);
+  auto [input, output] =
+      registerAndParseCLIOptions(argc, argv, "MEGALODON compiler", registry);
   if (megalodon::isCompilation(input, output)) {
     MLIRContext context(registry);
     return asMainReturnCode(megalodon::compile(context, input, output));
