@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 only=.
 [[ ${1:-} == --only ]] && only=${2:?--only: expected a regular expression}
 
+# Debian's own: another Python on the PATH may lack python3-numpy.
+python=/usr/bin/python3
 passed=0 failed=0
 logs=build/test-logs
 
@@ -59,13 +61,13 @@ suite lint scripts/lint.sh --changed
 suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
 suite runtime build/bin/megalodon-runtime-tests
 suite runtime-sanitized sanitized
-suite reference python3 test/reference/check_reference.py
-suite numerics-ops python3 test/numerics/ops.py "${tools[@]}"
-suite numerics-model python3 test/numerics/model.py "${tools[@]}"
-suite numerics-mutations python3 test/numerics/mutations.py "${tools[@]}"
+suite reference "$python" test/reference/check_reference.py
+suite numerics-ops "$python" test/numerics/ops.py "${tools[@]}"
+suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
+suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64; do
-    suite "golden-$precision" python3 "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode)'
+    suite "golden-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode)'
   done
 fi
 echo "$passed passed, $failed failed"

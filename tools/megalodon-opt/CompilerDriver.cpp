@@ -175,7 +175,10 @@ static LogicalResult dumpPhase(ModuleOp module, Phase phase, StringRef folder) {
     return fail(folder + ": cannot create: " + error.message());
   std::string text;
   llvm::raw_string_ostream out(text);
-  module.print(out, OpPrintingFlags().enableDebugInfo().useLocalScope());
+  module.print(out, OpPrintingFlags()
+                        .enableDebugInfo()
+                        .useLocalScope()
+                        .printNameLocAsPrefix());
   std::string number = (static_cast<int>(phase) < 9 ? "0" : "") +
                        std::to_string(static_cast<int>(phase) + 1);
   return writeBytes(
@@ -250,7 +253,7 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
   }
   std::string text;
   llvm::raw_string_ostream out(text);
-  module->print(out);
+  module->print(out, OpPrintingFlags().printNameLocAsPrefix());
   out << "\n";
   return writeBytes(output, text);
 }
