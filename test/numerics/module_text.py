@@ -26,8 +26,8 @@ def attribute_text(value):
 class Function:
     """Collects the ops of `@test`. Inputs and outputs have names by which `megalodon-run invoke` sees them."""
 
-    def __init__(self, precision, entry):
-        self.precision, self.entry = precision, entry
+    def __init__(self, precision):
+        self.precision = precision
         self.inputs, self.lines, self.outputs = [], [], []
 
     def input(self, name, shape, element, role="input"):
@@ -35,8 +35,8 @@ class Function:
         self.inputs.append((name, value, role))
         return value
 
-    def output(self, name, value):
-        self.outputs.append((name, value))
+    def output(self, name, value, role="output"):
+        self.outputs.append((name, value, role))
 
     def op(self, name, operands, results, operand_groups=None, result_groups=None, **attributes):
         """Adds an op. Operands and results (shape, element) that are None are absent. *_groups are the segment sizes of ops that
@@ -63,13 +63,12 @@ class Function:
         init = ", megalodon.init = #megalodon.init<zero, 0.0 : f64, 0.0 : f64>"
         arguments = [f'{value.name}: {type_text(*value[1:])} {{megalodon.name = "{name}", megalodon.role = #megalodon.role<{role}>'
                      f'{init if role == "parameter" else ""}}}' for name, value, role in self.inputs]
-        results = [f'{type_text(*value[1:])} {{megalodon.name = "{name}", '
-                   f'megalodon.role = #megalodon.role<{"gradient" if name.startswith("grad.") else "output"}>}}'
-                   for name, value in self.outputs]
+        results = [f'{type_text(*value[1:])} {{megalodon.name = "{name}", megalodon.role = #megalodon.role<{role}>}}'
+                   for name, value, role in self.outputs]
         config = json.dumps(CONFIG).replace('"', '\\"')
         return "\n".join([
             f'module attributes {{megalodon.config = "{config}", megalodon.precision = "{self.precision}"}} {{',
             "  func.func @test(" + ",\n      ".join(arguments) + ") ->\n     (" + ",\n      ".join(results) + ")",
-            f'      attributes {{megalodon.entry = "{self.entry}"}} {{', *self.lines,
-            f'    return {", ".join(value.name for _, value in self.outputs)} : '
-            f'{", ".join(type_text(*value[1:]) for _, value in self.outputs)}', "  }", "}", ""])
+            '      attributes {megalodon.entry = "forward"} {', *self.lines,
+            f'    return {", ".join(value.name for _, value, _ in self.outputs)} : '
+            f'{", ".join(type_text(*value[1:]) for _, value, _ in self.outputs)}', "  }", "}", ""])

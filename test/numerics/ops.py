@@ -188,7 +188,7 @@ def element_of(case, name, value, precision):
 
 def write_module(case, precision):
     """Text of the module and the tensors of the call."""
-    function = Function(precision, "grad" if case.cotangents or case.op.exact else "forward")
+    function = Function(precision)
     tensors, values = {}, {}
 
     def take(name, value, given_shape):
@@ -206,7 +206,7 @@ def write_module(case, precision):
     for name, value in outputs.items():
         function.output(name, value)
     for name in case.gradients:
-        function.output("grad." + name, gradients[name])
+        function.output("grad." + name, gradients[name], "gradient" if name in case.op.weights else "output")
     return function.text(), tensors, list(outputs)
 
 
