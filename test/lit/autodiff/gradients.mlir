@@ -128,9 +128,9 @@ func.func @cema(%x: tensor<2x8x4xf32>, %alpha: tensor<4x3x1xf32> {megalodon.name
 // CHECK-LABEL: func.func @norms
 // CHECK: %[[Y:.*]] = megalodon.rms_norm %[[X:.*]], %[[W:.*]] {
 // CHECK: megalodon.layer_norm %[[Y]] affine(%[[LW:.*]], %{{.*}})
-// CHECK: %[[DY:.*]], %[[DLW:.*]], %[[DLB:.*]] = megalodon.layer_norm_grad %{{.*}}, %[[Y]], %[[LW]] {eps = 1.000000e-05 : f64
+// CHECK: %[[DY:.*]], %[[DL:.*]]:2 = megalodon.layer_norm_grad %{{.*}}, %[[Y]], %[[LW]] {eps = 1.000000e-05 : f64}
 // CHECK: %[[DX:.*]], %[[DW:.*]] = megalodon.rms_norm_grad %[[DY]], %[[X]], %[[W]] {eps = 1.000000e-05 : f64}
-// CHECK: return %{{.*}}, %[[DX]], %[[DW]], %[[DLW]], %[[DLB]]
+// CHECK: return %{{.*}}, %[[DX]], %[[DW]], %[[DL]]#0, %[[DL]]#1
 func.func @norms(%x: tensor<2x8x4xf32> {megalodon.name = "x", megalodon.role = #megalodon.role<parameter>},
                  %w: tensor<4xf32> {megalodon.name = "w", megalodon.role = #megalodon.role<parameter>},
                  %lw: tensor<4xf32> {megalodon.name = "lw", megalodon.role = #megalodon.role<parameter>},
