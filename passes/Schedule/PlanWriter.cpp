@@ -131,6 +131,8 @@ PlanWriter::writeVariables() {
 flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Kernel>>>
 PlanWriter::writeKernels(ModuleOp kernels) {
   std::vector<flatbuffers::Offset<fb::Kernel>> result;
+  if (!kernels)
+    return builder.CreateVector(result);
   for (auto kernel : kernels.getOps<func::FuncOp>()) {
     kernelNumbers[kernel.getName()] = result.size();
     uint64_t scratch =
@@ -232,12 +234,16 @@ PlanWriter::writeFunction(const Schedule &schedule) {
 
 FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule);
-  auto object =
-      kernels ? kernels->getAttrOfType<DenseElementsAttr>(plan::kObjectAttr)
-              : DenseElementsAttr();
-  if (!object)
-    return module.emitError()
-           << "expected compiled kernels; run the codegen phase first";
+  // A module of library products only has no kernels and needs no object.
+  ArrayRef<char> object;
+  if (kernels) {
+    auto compiled =
+        kernels->getAttrOfType<DenseElementsAttr>(plan::kObjectAttr);
+    if (!compiled)
+      return module.emitError()
+             << "expected compiled kernels; run the codegen phase first";
+    object = compiled.getRawData();
+  }
   if (failed(scheduleEntries(module, variables, schedules)))
     return failure();
 
@@ -263,10 +269,9 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
 
   // The object goes first: FlatBuffers grow downwards, and its alignment is the
   // largest.
-  builder.ForceVectorAlignment(object.getRawData().size(), 1, 32);
+  builder.ForceVectorAlignment(object.size(), 1, 32);
   auto objectBytes = builder.CreateVector(
-      reinterpret_cast<const uint8_t *>(object.getRawData().data()),
-      object.getRawData().size());
+      reinterpret_cast<const uint8_t *>(object.data()), object.size());
   auto kernelVector = writeKernels(kernels);
   std::vector<flatbuffers::Offset<fb::Function>> functions;
   for (const Schedule &schedule : schedules)
