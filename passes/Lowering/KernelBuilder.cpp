@@ -27,8 +27,8 @@ static ModuleOp kernelsModule(Operation *source) {
 KernelBuilder::KernelBuilder(PatternRewriter &rewriter,
                              const LoweringOptions &options, Operation *source,
                              StringRef name)
-    : b(UnknownLoc::get(rewriter.getContext()), rewriter.getContext()), rewriter(rewriter),
-      options(options), source(source), name(name) {
+    : b(UnknownLoc::get(rewriter.getContext()), rewriter.getContext()),
+      rewriter(rewriter), options(options), source(source), name(name) {
   // The kernel is built free of any module and only inserted by finish(), once
   // it is known to be new.
   kernel = func::FuncOp::create(b.getLoc(), name, b.getFunctionType({}, {}));

@@ -60,11 +60,11 @@ class Tools:
         source.write_text(json.dumps(config), encoding="utf-8")
         return self.optimize(source, self.folder / f"{stem}.{suffix}", f"--entry={entries}", *options)
 
-    def invoke(self, plan, function, tensors):
+    def invoke(self, plan, function, tensors, *options):
         inputs, outputs = self.folder / "inputs.safetensors", self.folder / "outputs.safetensors"
         safetensors_io.save(inputs, tensors)
         outputs.unlink(missing_ok=True)
-        self.shell([self.args.run, "invoke", plan, "--function", function, "--inputs", inputs, "--outputs", outputs])
+        self.shell([self.args.run, "invoke", plan, "--function", function, "--inputs", inputs, "--outputs", outputs, *options])
         return safetensors_io.load(outputs)
 
     def generate(self, plan, params, prompt, count):

@@ -1,5 +1,6 @@
 // megalodon-run inspect: what a plan contains, for people or as JSON.
 #include "runtime/core/Error.h"
+#include "runtime/core/File.h"
 #include "runtime/io/Safetensors.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "tools/megalodon-run/Commands.h"
@@ -17,7 +18,7 @@ using Json = nlohmann::ordered_json;
 using plan::Role;
 
 struct InspectOptions {
-  std::string plan;
+  std::string plan, objectFile;
   bool json = false;
 };
 
@@ -332,8 +333,14 @@ void addInspect(CLI::App &app) {
       app.add_subcommand("inspect", "prints what a plan contains");
   command->add_option("plan", options->plan, "plan file")->required();
   command->add_flag("--json", options->json, "print JSON");
+  command->add_option("--save-object", options->objectFile,
+                      "write the kernels' ELF shared object here");
   command->callback([options] {
     const auto plan = plan::LoadedPlan::open(options->plan);
+    if (!options->objectFile.empty())
+      writeText(options->objectFile,
+                {reinterpret_cast<const char *>(plan->object.data()),
+                 plan->object.size()});
     if (options->json)
       std::cout << inspectJson(*plan).dump(2) << '\n';
     else
