@@ -13,7 +13,7 @@ namespace megalodon {
 
 namespace plan {
 class LoadedPlan; // runtime/plan/LoadedPlan.h
-}
+} // namespace plan
 
 /// A named tensor in host memory owned by somebody else. `shape` is the shape
 /// of the last or coming call, not the maximum.
