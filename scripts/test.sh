@@ -64,6 +64,7 @@ suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py
 suite numerics-ops "$python" test/numerics/ops.py "${tools[@]}"
 suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
+suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64; do

@@ -19,7 +19,7 @@ def weights(plan, run, rng):
     """Random weights of the size that initialisation gives: biases and gains too, so that nothing is silent."""
     signature = json.loads(run([*"inspect".split(), plan, "--json"]))
     out = {}
-    for parameter in signature["parameters"]["tensors"]:
+    for parameter in signature["parameter_table"]:
         shape = parameter["shape"]
         spread = 0.1 if len(shape) == 1 or "cema" in parameter["name"] else 1.0 / np.sqrt(shape[-1])
         out[parameter["name"]] = spread * rng.standard_normal(shape)

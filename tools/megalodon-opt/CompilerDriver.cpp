@@ -253,7 +253,7 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
   }
   std::string text;
   llvm::raw_string_ostream out(text);
-  module->print(out, OpPrintingFlags().printNameLocAsPrefix());
+  module->print(out);
   out << "\n";
   return writeBytes(output, text);
 }

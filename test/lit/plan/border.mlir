@@ -1,7 +1,7 @@
 // A phase's border names the op that is left, and the pass that should have removed it.
 // RUN: split-file %s %t
-// RUN: not megalodon-opt %t/grad.mlir --compile-from=differentiate -o %t.plan 2>&1 | FileCheck %s --check-prefix=GRAD
-// RUN: not megalodon-opt %t/leftover.mlir --compile-from=optimize -o %t.plan 2>&1 | FileCheck %s --check-prefix=LEFT
+// RUN: not megalodon-opt %t/grad.mlir --compile-from=differentiate -o %t.plan 2>&1 | FileCheck %t/grad.mlir --check-prefix=GRAD
+// RUN: not megalodon-opt %t/leftover.mlir --compile-from=optimize -o %t.plan 2>&1 | FileCheck %t/leftover.mlir --check-prefix=LEFT
 
 //--- grad.mlir
 // GRAD: grad.mlir:[[@LINE+1]]:1: error: 'func.func' op has no gradients after phase 'optimize'; pass 'megalodon-differentiate' should have added them
