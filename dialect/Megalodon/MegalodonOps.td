@@ -4,19 +4,60 @@
 
 include "dialect/Megalodon/MegalodonBase.td"
 
+def Megalodon_Forward : OpDocGroup {
+  let summary = "Forward pass";
+  let description = [{ The blocks of the model as they stand in the figures of the paper. }];
+}
+
+let opDocGroup = Megalodon_Forward in {
+
 def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor]> {
   let summary = "rows of a table, scaled";
-  let description = [{ y[b,l,:] = scale * weight[tokens[b,l], :]. Token ids must be in range; the runtime checks them.
-    C1: result is [B, L, D] with [B, L] of tokens and D of weight. C2: element types of weight and result agree. }];
+  let description = [{
+    ```
+    y[b,l,:] = scale * weight[tokens[b,l], :]
+    ```
+
+    `tokens` [B, L], `weight` [vocabulary, D]. Token ids must be in range; the runtime checks them.
+
+    * C1: result is [B, L, D] with [B, L] of tokens and D of weight.
+    * C2: element types of weight and result agree.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.embedding %tokens, %weight {scale = 4.0 : f64}
+        : (tensor<2x8xi32>, tensor<32x16xf32>)
+       -> tensor<2x8x16xf32>
+    ```
+  }];
   let arguments = (ins I32Tokens:$tokens, FMatrix:$weight, DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$tokens `,` $weight attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptor]> {
-  let summary = "y = x W^T + b";
-  let description = [{ x [.., K], weight [M, K], bias [M], y [.., M]; every leading index is a token.
-    C1: last dimension of x equals K. C2: result has x's leading dimensions and M. C3: bias is [M]. C4: element types agree. }];
+  let summary = "affine map of every token";
+  let description = [{
+    ```
+    y = x W^T + b
+    ```
+
+    `x` [.., K], `weight` [M, K], `bias` [M], result [.., M]; every leading index is a token.
+
+    * C1: last dimension of x equals K.
+    * C2: result has x's leading dimensions and M.
+    * C3: bias is [M].
+    * C4: element types agree.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.linear %x, %weight bias %bias
+        : (tensor<2x8x16xf32>, tensor<24x16xf32>, tensor<24xf32>)
+       -> tensor<2x8x24xf32>
+    ```
+  }];
   let arguments = (ins FTokensOrRows:$x, FMatrix:$weight, Optional<FVector>:$bias);
   let results = (outs FTokensOrRows:$result);
   let assemblyFormat = "$x `,` $weight (`bias` $bias^)? attr-dict `:` functional-type(operands, results)";
@@ -26,12 +67,32 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
   let summary = "group norm over all tokens up to the current one, with carried statistics";
   let description = [{
     Channels form G groups of D/G. With m, s the mean and population variance of a token's group entries, n the tokens seen before:
-      n' = n + 1;  mean' = mean + (m - mean)/n';  var' = (n/n') var + s/n' + (n/n'^2) (m - mean)^2
-      y = (x - mean') / sqrt(var' + eps) * (1 + weight) + bias            (statistics include the current token)
+
+    ```
+    n' = n + 1;  mean' = mean + (m - mean)/n';  var' = (n/n') var + s/n' + (n/n'^2) (m - mean)^2
+    y = (x - mean') / sqrt(var' + eps) * (1 + weight) + bias            (statistics include the current token)
+    ```
+
     `count`, `mean`, `var` are the statistics before the call, `new_*` those after its last token. `running_mean`, `running_rstd` [B, L, G] hold
     mean' and 1/sqrt(var' + eps) of every token: the residuals of the backward pass.
-    C1: x and result have one shape [B, L, D]. C2: weight, bias are [D]. C3: count is [B]; mean, var and their updates are [B, G]. C4: G divides D and G < D.
-    C5: running_* are [B, L, G]. C6: eps > 0. C7: element types agree. }];
+
+    * C1: x and result have one shape [B, L, D].
+    * C2: weight, bias are [D].
+    * C3: count is [B]; mean, var and their updates are [B, G].
+    * C4: G divides D and G < D.
+    * C5: running_* are [B, L, G].
+    * C6: eps > 0.
+    * C7: element types agree.
+
+    Example:
+
+    ```mlir
+    %result, %new_count, %new_mean, %new_var, %running_mean, %running_rstd = megalodon.timestep_norm %x, %weight, %bias
+        state(%count, %mean, %var) {eps = 1.0e-5 : f64}
+        : (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>)
+       -> (tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x4xf32>, tensor<2x8x4xf32>)
+    ```
+  }];
   let arguments = (ins FTokens:$x, FVector:$weight, FVector:$bias, I64Rows:$count, FMatrix:$mean, FMatrix:$var, F64Attr:$eps);
   let results = (outs FTokens:$result, I64Rows:$new_count, FMatrix:$new_mean, FMatrix:$new_var, FTokens:$running_mean, FTokens:$running_rstd);
   let assemblyFormat = "$x `,` $weight `,` $bias `state` `(` $count `,` $mean `,` $var `)` attr-dict `:` functional-type(operands, results)";
@@ -40,9 +101,26 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
 def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients", [InferTypeOpAdaptor]> {
   let summary = "decay and gains of the complex exponential moving average from its logits, in f64";
   let description = [{
-      p = sigma(alpha);  phi[d,k] = k * sigma(theta[d]) * 2 pi / N, k = 1..N;  q = (1 - p sigma(delta)) exp(i phi);  g = gamma / sqrt(N)
+    ```
+    p = sigma(alpha)
+    phi[d,k] = k * sigma(theta[d]) * 2 pi / N,  k = 1..N
+    q = (1 - p sigma(delta)) exp(i phi)
+    g = gamma / sqrt(N)
+    ```
+
     alpha, delta [D,N,1], theta [D,1,1], gamma [D,N,2]; p [D,N], q and g [D,N,2] with (re, im) last.
-    C1: shapes as given. C2: alpha, delta, theta, gamma have one element type. }];
+
+    * C1: shapes as given.
+    * C2: alpha, delta, theta, gamma have one element type.
+
+    Example:
+
+    ```mlir
+    %p, %q, %g = megalodon.cema_coefficients %alpha, %delta, %theta, %gamma
+        : (tensor<16x4x1xf32>, tensor<16x4x1xf32>, tensor<16x1x1xf32>, tensor<16x4x2xf32>)
+       -> (tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>)
+    ```
+  }];
   let arguments = (ins FAny:$alpha, FAny:$delta, FAny:$theta, FAny:$gamma);
   let results = (outs F64Matrix:$p, F64Complex:$q, F64Complex:$g);
   let assemblyFormat = "$alpha `,` $delta `,` $theta `,` $gamma attr-dict `:` functional-type(operands, results)";
@@ -51,26 +129,81 @@ def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients", [Inf
 def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptor]> {
   let summary = "complex exponential moving average over tokens, with carried state";
   let description = [{
-      h_t = q h_{t-1} + p x_t   (complex, [B,D,N]);   y_t = Re(sum_k g_k h_{t,k}) + omega x_t
-    `state` [B,D,N,2] is h before the call, `new_state` h after its last token. `block_states` [S,B,D,N,2] is the residual: h before every block of `block`
-    tokens (S = ceil(L/block)); backward recomputes the states inside a block.
-    C1: x and result [B,L,D]. C2: p [D,N]; q, g [D,N,2]. C3: omega [D,1]. C4: states [B,D,N,2]. C5: block_states [ceil(L/block),B,D,N,2], block > 0. C6: x, omega, states have one element type. }];
+    ```
+    h_t = q h_{t-1} + p x_t                  (complex, [B,D,N])
+    y_t = Re(sum_k g_k h_{t,k}) + omega x_t
+    ```
+
+    `state` [B,D,N,2] is h before the call, `new_state` h after its last token. `block_states` [S,B,D,N,2] is the residual: h before every block
+    of `block` tokens (S = ceil(L/block)); backward recomputes the states inside a block.
+
+    * C1: x and result [B,L,D].
+    * C2: p [D,N]; q, g [D,N,2].
+    * C3: omega [D,1].
+    * C4: states [B,D,N,2].
+    * C5: block_states [ceil(L/block),B,D,N,2], block > 0.
+    * C6: x, omega, states have one element type.
+
+    Example:
+
+    ```mlir
+    %result, %new_state, %block_states = megalodon.cema %x, %p, %q, %g, %omega state(%state) {block = 4 : i64}
+        : (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>)
+       -> (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x2x16x4x2xf32>)
+    ```
+  }];
   let arguments = (ins FTokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FState:$state, I64Attr:$block);
   let results = (outs FTokens:$result, FState:$new_state, FAny:$block_states);
   let assemblyFormat = "$x `,` $p `,` $q `,` $g `,` $omega `state` `(` $state `)` attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdaptor]> {
-  let summary = "y = x / sqrt(mean(x^2) + eps) * (1 + weight), over the last dimension";
-  let description = [{ C1: x and result have one type. C2: weight is [D]. C3: eps > 0. }];
+  let summary = "root mean square norm over the last dimension";
+  let description = [{
+    ```
+    y = x / sqrt(mean(x^2) + eps) * (1 + weight)
+    ```
+
+    `x` [B, L, D]; the mean is over the last dimension. Without a weight the gain is 1.
+
+    * C1: x and result have one type.
+    * C2: weight is [D].
+    * C3: eps > 0.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.rms_norm %x, %weight {eps = 1.0e-5 : f64}
+        : (tensor<2x8x16xf32>, tensor<16xf32>)
+       -> tensor<2x8x16xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOperandSegments, InferTypeOpAdaptor]> {
-  let summary = "y = (x - mean) / sqrt(var + eps) * (1 + weight) + bias, over the last dimension, population variance";
-  let description = [{ C1: x and result have one type. C2: weight and bias are both given, [D], or both absent. C3: eps > 0. }];
+  let summary = "layer norm over the last dimension";
+  let description = [{
+    ```
+    y = (x - mean) / sqrt(var + eps) * (1 + weight) + bias
+    ```
+
+    `x` [B, L, D]; mean and population variance are over the last dimension. Without parameters the gain is 1 and the bias 0.
+
+    * C1: x and result have one type.
+    * C2: weight and bias are both given, [D], or both absent.
+    * C3: eps > 0.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.layer_norm %x affine(%weight, %bias) {eps = 1.0e-5 : f64}
+        : (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
+       -> tensor<2x8x16xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$x, Optional<FVector>:$weight, Optional<FVector>:$bias, F64Attr:$eps);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$x (`affine` `(` $weight^ `,` $bias `)`)? attr-dict `:` functional-type(operands, results)";
@@ -79,9 +212,26 @@ def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOpe
 def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk", [InferTypeOpAdaptor]> {
   let summary = "queries and keys from the shared, per-head normalised projection";
   let description = [{
-      zn = z / sqrt(mean(z^2) + eps) per head of dz columns;  q = zn (1 + gamma[0])/sqrt(dz) + beta[0];  k = zn (1 + gamma[1])/sqrt(dz) + beta[1]
+    ```
+    zn = z / sqrt(mean(z^2) + eps) per head of dz columns
+    q = zn (1 + gamma[0])/sqrt(dz) + beta[0];  k = zn (1 + gamma[1])/sqrt(dz) + beta[1]
+    ```
+
     z, q, k [B,L,Z], column h*dz + j. gamma, beta [2,Z].
-    C1: z, q, k have one type. C2: heads divides Z. C3: gamma, beta are [2,Z]. C4: eps > 0. }];
+
+    * C1: z, q, k have one type.
+    * C2: heads divides Z.
+    * C3: gamma, beta are [2,Z].
+    * C4: eps > 0.
+
+    Example:
+
+    ```mlir
+    %q, %k = megalodon.normalized_qk %z, %gamma, %beta {eps = 1.0e-5 : f64, heads = 2 : i64}
+        : (tensor<2x8x8xf32>, tensor<2x8xf32>, tensor<2x8xf32>)
+       -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>)
+    ```
+  }];
   let arguments = (ins FTokens:$z, FMatrix:$gamma, FMatrix:$beta, I64Attr:$heads, F64Attr:$eps);
   let results = (outs FTokens:$q, FTokens:$k);
   let assemblyFormat = "$z `,` $gamma `,` $beta attr-dict `:` functional-type(operands, results)";
@@ -90,9 +240,26 @@ def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk", [InferTypeOp
 def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptor]> {
   let summary = "rotary position embedding on adjacent pairs; positions restart at every chunk";
   let description = [{
-      pos = (count[b] + l) mod chunk;  angle_j = pos * base^(-2j/dz);  (y_2j, y_2j+1) = R(angle_j) (x_2j, x_2j+1) in every head
+    ```
+    pos = (count[b] + l) mod chunk;  angle_j = pos * base^(-2j/dz)
+    (y_2j, y_2j+1) = R(angle_j) (x_2j, x_2j+1) in every head
+    ```
+
     With `inverse` the rotation is by -angle (the transpose, which is the gradient). Angles are computed in f64.
-    C1: x and result have one type [B,L,Z]. C2: heads divides Z and dz is even. C3: count is [B]. C4: base > 0, chunk > 0. }];
+
+    * C1: x and result have one type [B,L,Z].
+    * C2: heads divides Z and dz is even.
+    * C3: count is [B].
+    * C4: base > 0, chunk > 0.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.rotary %x at %count {base = 1.0e4 : f64, chunk = 4 : i64, heads = 2 : i64}
+        : (tensor<2x8x8xf32>, tensor<2xi64>)
+       -> tensor<2x8x8xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$x, I64Rows:$count, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$x `at` $count (`inverse` $inverse^)? attr-dict `:` functional-type(operands, results)";
@@ -102,11 +269,31 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptor]
 def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTypeOpAdaptor]> {
   let summary = "causal softmax attention inside each chunk, over the cache of the open chunk and the call's own tokens";
   let description = [{
-    Token l of row b stands at position (count[b] + l) mod C of its chunk and attends to the tokens of the same chunk at positions <= its own, and to nothing else:
-      a = softmax(q k^T) v      (no further scale)
-    q, k [B,L,Z], already rotated; v, result [B,L,V]; cache_k [B,C,Z], cache_v [B,C,V]: rows 0 .. count mod C - 1 are the open chunk's earlier tokens, the others
-    unspecified. `lse` [B,L,H] (log-sum-exp of the scores) is the residual of the backward pass.
-    C1: q, k have one type [B,L,Z]. C2: v and result have one type [B,L,V]. C3: heads divides Z and V. C4: caches are [B,C,Z], [B,C,V] of one C > 0. C5: lse is [B,L,H]. C6: count is [B]. }];
+    Token l of row b stands at position (count[b] + l) mod C of its chunk and attends to the tokens of the same chunk at positions <= its own,
+    and to nothing else:
+
+    ```
+    a = softmax(q k^T) v      (no further scale)
+    ```
+
+    q, k [B,L,Z], already rotated; v, result [B,L,V]; cache_k [B,C,Z], cache_v [B,C,V]: rows 0 .. count mod C - 1 are the open chunk's earlier
+    tokens, the others unspecified. `lse` [B,L,H] (log-sum-exp of the scores) is the residual of the backward pass.
+
+    * C1: q, k have one type [B,L,Z].
+    * C2: v and result have one type [B,L,V].
+    * C3: heads divides Z and V.
+    * C4: caches are [B,C,Z], [B,C,V] of one C > 0.
+    * C5: lse is [B,L,H].
+    * C6: count is [B].
+
+    Example:
+
+    ```mlir
+    %result, %lse = megalodon.chunk_attention %q, %k, %v cache(%cache_k, %cache_v) at %count {heads = 2 : i64}
+        : (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>)
+       -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
+    ```
+  }];
   let arguments = (ins FTokens:$q, FTokens:$k, FTokens:$v, FTokens:$cache_k, FTokens:$cache_v, I64Rows:$count, I64Attr:$heads);
   let results = (outs FTokens:$result, FTokens:$lse);
   let assemblyFormat = "$q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count attr-dict `:` functional-type(operands, results)";
@@ -114,16 +301,42 @@ def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTy
 
 def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAdaptor]> {
   let summary = "the open chunk's cache after a call";
-  let description = [{ Rows 0 .. (count + l) mod C - 1 of the result hold the tokens of the chunk that is open after the call's l tokens: earlier ones from `cache`, the call's own
-    from `rows`. The other rows are unspecified. Not differentiated: the cache is detached.
-    C1: cache and result have one type [B,C,W]. C2: rows is [B,L,W]. C3: count is [B]. }];
+  let description = [{
+    Rows 0 .. (count + l) mod C - 1 of the result hold the tokens of the chunk that is open after the call's l tokens: earlier ones from
+    `cache`, the call's own from `rows`. The other rows are unspecified. Not differentiated: the cache is detached.
+
+    * C1: cache and result have one type [B,C,W].
+    * C2: rows is [B,L,W].
+    * C3: count is [B].
+
+    Example:
+
+    ```mlir
+    %result = megalodon.cache_append %cache, %rows at %count
+        : (tensor<2x4x8xf32>, tensor<2x8x8xf32>, tensor<2xi64>)
+       -> tensor<2x4x8xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$cache, FTokens:$rows, I64Rows:$count);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$cache `,` $rows `at` $count attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_SiluOp : Megalodon_CheapForwardOp<"silu", [SameOperandsAndResultType]> {
-  let summary = "x * sigma(x)";
+  let summary = "sigmoid linear unit";
+  let description = [{
+    ```
+    y = x * sigma(x)
+    ```
+
+    * C1: operands and result have one type (the trait SameOperandsAndResultType).
+
+    Example:
+
+    ```mlir
+    %result = megalodon.silu %x : tensor<2x8x16xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$x);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$x attr-dict `:` type($x)";
@@ -131,7 +344,22 @@ def Megalodon_SiluOp : Megalodon_CheapForwardOp<"silu", [SameOperandsAndResultTy
 }
 
 def Megalodon_GateOp : Megalodon_CheapForwardOp<"gate", [SameOperandsAndResultType]> {
-  let summary = "value * silu(gate)";
+  let summary = "values gated by the sigmoid linear unit of a gate";
+  let description = [{
+    ```
+    y = value * silu(gate)
+    ```
+
+    The output gate of attention (`value` is what attention gives) and the gate of SwiGLU.
+
+    * C1: operands and result have one type (the trait SameOperandsAndResultType).
+
+    Example:
+
+    ```mlir
+    %result = megalodon.gate %value by %gate : tensor<2x8x16xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$value, FTokens:$gate);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$value `by` $gate attr-dict `:` type($value)";
@@ -140,7 +368,21 @@ def Megalodon_GateOp : Megalodon_CheapForwardOp<"gate", [SameOperandsAndResultTy
 
 def Megalodon_AddOp : Megalodon_ForwardOp<"add", [SameOperandsAndResultType]> {
   let summary = "sum of its operands, from left to right";
-  let description = [{ C1: at least one operand (the trait SameOperandsAndResultType checks it). }];
+  let description = [{
+    ```
+    y = x_0 + x_1 + ...
+    ```
+
+    Terms are added from left to right.
+
+    * C1: at least one operand (the trait SameOperandsAndResultType checks it).
+
+    Example:
+
+    ```mlir
+    %result = megalodon.add %a, %b, %c : tensor<2x8x16xf32>
+    ```
+  }];
   let arguments = (ins Variadic<FAny>:$inputs);
   let results = (outs FAny:$result);
   let assemblyFormat = "$inputs attr-dict `:` type($result)";
@@ -150,16 +392,48 @@ def Megalodon_AddOp : Megalodon_ForwardOp<"add", [SameOperandsAndResultType]> {
 }
 
 def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual", [InferTypeOpAdaptor]> {
-  let summary = "x + alpha * branch: the second residual starts at the block input";
-  let description = [{ alpha [D] rescales each channel; absent means 1. C1: x, branch and result have one type [B,L,D]. C2: alpha is [D]. }];
+  let summary = "residual that skips the whole layer";
+  let description = [{
+    ```
+    y = x + alpha * branch
+    ```
+
+    `x` is the input of the layer: the second residual starts there and not at the output of attention. `alpha` [D] rescales each channel;
+    absent means 1.
+
+    * C1: x, branch and result have one type [B,L,D].
+    * C2: alpha is [D].
+
+    Example:
+
+    ```mlir
+    %result = megalodon.two_hop_residual %x, %branch rescale %alpha
+        : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>)
+       -> tensor<2x8x16xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$x, FTokens:$branch, Optional<FVector>:$alpha);
   let results = (outs FTokens:$result);
   let assemblyFormat = "$x `,` $branch (`rescale` $alpha^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LastTokenOp : Megalodon_Op<"last_token", [InferTypeOpAdaptor]> {
-  let summary = "the last token of every row: y[b,:] = x[b,l-1,:] for a call of l tokens";
-  let description = [{ C1: result is [B,D] for x [B,L,D], of one element type. }];
+  let summary = "last token of every row";
+  let description = [{
+    ```
+    y[b,:] = x[b, l-1, :]
+    ```
+
+    For a call of l <= L tokens.
+
+    * C1: result is [B,D] for x [B,L,D], of one element type.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.last_token %x : (tensor<2x8x16xf32>) -> tensor<2x16xf32>
+    ```
+  }];
   let arguments = (ins FTokens:$x);
   let results = (outs FMatrix:$result);
   let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
@@ -168,8 +442,25 @@ def Megalodon_LastTokenOp : Megalodon_Op<"last_token", [InferTypeOpAdaptor]> {
 
 def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy", [InferTypeOpAdaptor]> {
   let summary = "negative log-likelihood of every target, natural logarithm";
-  let description = [{ nll[b,l] = lse - logits[b,l,target], lse = log sum exp logits[b,l,:]; a target of -100 is ignored: nll 0. `lse` [B,L] is the residual.
-    C1: logits [B,L,O]; targets, nll, lse [B,L]. C2: element types agree. }];
+  let description = [{
+    ```
+    lse[b,l] = log sum_o exp(logits[b,l,o])
+    nll[b,l] = lse[b,l] - logits[b,l, targets[b,l]]
+    ```
+
+    A target of -100 is ignored: its nll is 0. `lse` is the residual of the backward pass.
+
+    * C1: logits [B,L,O]; targets, nll, lse [B,L].
+    * C2: element types agree.
+
+    Example:
+
+    ```mlir
+    %nll, %lse = megalodon.cross_entropy %logits, %targets
+        : (tensor<2x8x32xf32>, tensor<2x8xi32>)
+       -> (tensor<2x8xf32>, tensor<2x8xf32>)
+    ```
+  }];
   let arguments = (ins FTokens:$logits, I32Tokens:$targets);
   let results = (outs FMatrix:$nll, FMatrix:$lse);
   let assemblyFormat = "$logits `,` $targets attr-dict `:` functional-type(operands, results)";
@@ -177,7 +468,21 @@ def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy", [InferTypeOp
 
 def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptor]> {
   let summary = "mean over all positions of the call";
-  let description = [{ Sums in f64. Ignored positions count in the denominator (the original's rule). C1: result is a scalar of x's element type. }];
+  let description = [{
+    ```
+    y = sum(x) / (number of positions of the call)
+    ```
+
+    Sums in f64. Ignored positions count in the denominator (the original's rule).
+
+    * C1: result is a scalar of x's element type.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.mean %x : (tensor<2x8xf32>) -> tensor<f32>
+    ```
+  }];
   let arguments = (ins FMatrix:$x);
   let results = (outs FScalar:$result);
   let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
@@ -185,11 +490,29 @@ def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptor]> {
 
 def Megalodon_LossSumOp : Megalodon_Op<"loss_sum", [InferTypeOpAdaptor]> {
   let summary = "sum of the losses, and how many targets were not ignored";
-  let description = [{ Sums in f64. C1: nll and targets [B,L]. }];
+  let description = [{
+    ```
+    sum = sum(nll);  count = number of targets that are not -100
+    ```
+
+    Sums in f64.
+
+    * C1: nll and targets [B,L].
+
+    Example:
+
+    ```mlir
+    %sum, %count = megalodon.loss_sum %nll, %targets
+        : (tensor<2x8xf32>, tensor<2x8xi32>)
+       -> (tensor<f32>, tensor<i64>)
+    ```
+  }];
   let arguments = (ins FMatrix:$nll, I32Tokens:$targets);
   let results = (outs FScalar:$sum, I64Scalar:$count);
   let assemblyFormat = "$nll `,` $targets attr-dict `:` functional-type(operands, results)";
   let hasVerifier = 1;
 }
+
+} // Megalodon_Forward
 
 #endif
