@@ -1,5 +1,6 @@
 // Registration and verifiers of the plan dialect.
 #include "dialect/Plan/Plan.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/SmallSet.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -48,15 +49,37 @@ LogicalResult DispatchOp::verify() {
   return success();
 }
 
+LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  // C3
+  auto kernel =
+      symbols.lookupNearestSymbolFrom<func::FuncOp>(*this, getKernel());
+  if (!kernel)
+    return emitOpError() << "expected a kernel function, got " << getKernel();
+  // The parameter block, the workgroup and the scratch come first.
+  unsigned expected =
+      3 + getInputs().size() +
+      llvm::count_if(getTied(), [](int64_t input) { return input < 0; });
+  if (kernel.getNumArguments() != expected) {
+    InFlightDiagnostic error = emitOpError() << "expected a kernel of "
+                                             << expected << " arguments, got "
+                                             << kernel.getNumArguments();
+    error.attachNote(kernel.getLoc()) << "kernel is here";
+    return error;
+  }
+  return success();
+}
+
 LogicalResult ProductOp::verify() {
+  int64_t m = getM(), n = getN(), k = getK();
+  int64_t tileM = getTileM(), tileN = getTileN();
   // C1
-  if ((getM() < 0) + (getN() < 0) + (getK() < 0) > 1)
-    return emitOpError() << "expected at most one extent of -1, got m="
-                         << getM() << " n=" << getN() << " k=" << getK();
+  if ((m < 0) + (n < 0) + (k < 0) > 1)
+    return emitOpError() << "expected at most one extent of -1, got m=" << m
+                         << " n=" << n << " k=" << k;
   // C2
-  if (getTileM() <= 0 || getTileN() <= 0)
-    return emitOpError() << "expected positive tiles, got " << getTileM()
-                         << " x " << getTileN();
+  if (tileM <= 0 || tileN <= 0)
+    return emitOpError() << "expected positive tiles, got " << tileM << " x "
+                         << tileN;
   // C3
   auto element = [](Value v) {
     return cast<RankedTensorType>(v.getType()).getElementType();

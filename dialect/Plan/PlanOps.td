@@ -38,13 +38,23 @@ def Plan_GridAttr : AttrDef<Plan_Dialect, "Grid"> {
 
 class Plan_Op<string mnemonic, list<Trait> traits = []> : Op<Plan_Dialect, mnemonic, traits>;
 
-def Plan_DispatchOp : Plan_Op<"dispatch", [Pure]> {
+def Plan_DispatchOp : Plan_Op<"dispatch", [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "runs a kernel over a grid of workgroups";
   let description = [{
     The kernel's buffers are the inputs, then the results that are not tied. `tied[i] = j` makes result i the updated input j: the kernel gets one
     buffer for both; if the input is still needed afterwards, the schedule copies it first. `immediates` follow the four fixed words of the parameter block.
     `flops` and `bytes` are the work at the compiled shape, for the bench table.
-    C1: tied has one entry a result, -1 or the index of an input of the same type. C2: no input is tied twice. C3: the kernel exists in @kernels and takes inputs + untied results buffers.
+
+    * C1: `tied` has one entry a result, negative or the index of an input of the same type.
+    * C2: no input is tied twice.
+    * C3: `kernel` names a function of `@kernels` that takes the parameter block, the workgroup, the scratch, the inputs and the results that are not tied.
+
+    Example:
+
+    ```mlir
+    %y = plan.dispatch @kernels::@silu grid<1 * one * tokens by 16>(%x) {tied = array<i64: -1>, flops = 1.0e3 : f64, bytes = 2.0e3 : f64}
+        : (tensor<2x8x16xf32>) -> tensor<2x8x16xf32>
+    ```
   }];
   let arguments = (ins SymbolRefAttr:$kernel, Variadic<AnyRankedTensor>:$inputs, Plan_GridAttr:$grid, DenseI64ArrayAttr:$tied,
                        DefaultValuedAttr<DenseI64ArrayAttr, "{}">:$immediates, F64Attr:$flops, F64Attr:$bytes);
@@ -57,7 +67,17 @@ def Plan_ProductOp : Plan_Op<"product", [Pure]> {
   let summary = "c = op(a) op(b) by a library, one single-threaded call a tile";
   let description = [{
     a [m,k] or with trans_a [k,m]; b [k,n] or with trans_b [n,k]; c [m,n]; row-major, leading dimensions flattened. An extent of -1 is the call's number of tokens.
-    C1: at most one extent is -1. C2: tiles are positive. C3: a, b, c have one element type.
+
+    * C1: at most one extent is -1.
+    * C2: tiles are positive.
+    * C3: a, b, c have one element type.
+
+    Example:
+
+    ```mlir
+    %c = plan.product %x, %weight transposed {m = -1, n = 24, k = 16, tile_m = 64, tile_n = 24, library = "onednn", flops = 1.0e4 : f64, bytes = 3.0e3 : f64}
+        : (tensor<2x8x16xf32>, tensor<24x16xf32>) -> tensor<2x8x24xf32>
+    ```
   }];
   let arguments = (ins AnyRankedTensor:$a, AnyRankedTensor:$b, UnitAttr:$trans_a, UnitAttr:$trans_b, I64Attr:$m, I64Attr:$n, I64Attr:$k,
                        I64Attr:$tile_m, I64Attr:$tile_n, StrAttr:$library, F64Attr:$flops, F64Attr:$bytes);
