@@ -1290,6 +1290,42 @@ func.func @mean_grad(%a: tensor<f32>) {
 
 // -----
 
+// silu C1
+func.func @silu(%x: tensor<2x8x16xf32>) {
+  // expected-error@+1 {{requires the same type for all operands and results}}
+  %r = "megalodon.silu"(%x) : (tensor<2x8x16xf32>) -> tensor<2x8x8xf32>
+  return
+}
+
+// -----
+
+// gate C1
+func.func @gate(%x: tensor<2x8x16xf32>) {
+  // expected-error@+1 {{requires the same type for all operands and results}}
+  %r = "megalodon.gate"(%x, %x) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>) -> tensor<2x8x8xf32>
+  return
+}
+
+// -----
+
+// silu_grad C1
+func.func @silu_grad(%x: tensor<2x8x16xf32>) {
+  // expected-error@+1 {{requires the same type for all operands and results}}
+  %r = "megalodon.silu_grad"(%x, %x) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>) -> tensor<2x8x8xf32>
+  return
+}
+
+// -----
+
+// accumulate C1
+func.func @accumulate(%x: tensor<2x8x16xf32>) {
+  // expected-error@+1 {{requires the same type for all operands and results}}
+  %r = "megalodon.accumulate"(%x, %x) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>) -> tensor<2x8x8xf32>
+  return
+}
+
+// -----
+
 // global_norm C1
 func.func @global_norm() {
   // expected-error@+1 {{gradients: expected at least one, got none}}
