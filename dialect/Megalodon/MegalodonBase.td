@@ -37,7 +37,7 @@ def Megalodon_Role : I32EnumAttr<"Role", "what an entry's argument or result is 
 }
 def Megalodon_RoleAttr : EnumAttr<Megalodon_Dialect, Megalodon_Role, "role"> { let assemblyFormat = "`<` $value `>`"; }
 
-def Megalodon_InitKind : I32EnumAttr<"InitKind", "how a parameter is initialised (model.md section 3)", [
+def Megalodon_InitKind : I32EnumAttr<"InitKind", "how a parameter is initialised; a and b are the numbers of the initialiser", [
     I32EnumAttrCase<"Zero", 0, "zero">, I32EnumAttrCase<"Constant", 1, "constant">, I32EnumAttrCase<"Normal", 2, "normal">,
     I32EnumAttrCase<"TruncatedNormal", 3, "truncated_normal">, I32EnumAttrCase<"Uniform", 4, "uniform">,
     I32EnumAttrCase<"ComplexNormal", 5, "complex_normal">, I32EnumAttrCase<"CemaTheta", 6, "cema_theta">,
