@@ -4,7 +4,8 @@
     test/numerics/model.py --opt build/bin/megalodon-opt --run build/bin/megalodon-run [--precision f32|f64] [--only REGEX] [-v]
 
 Every config runs from a fresh state, in segments with carried state, and with its rows at different positions. In f64 a sample of
-the gradient of every kind of parameter and of the carried state is compared with fourth-order differences of the reference.
+the gradient of every kind of parameter and of the carried state is compared with fourth-order differences of the reference; all
+gradients of f32 are then compared with those of f64.
 """
 import argparse
 import re
@@ -26,6 +27,8 @@ SMALLEST_MARGIN = 1e-3  # of the two best logits, below which rounding may choos
 
 
 class ModelTest:
+    gradients = {}  # of the f64 runs, which come first, by model
+
     def __init__(self, model, runner, precision, report):
         self.model, self.runner, self.precision, self.report = model, runner, precision, report
         self.config, self.params = model.config, typed(model.params, precision)
@@ -97,8 +100,12 @@ class ModelTest:
         out = self.call("grad", {"tokens": tokens, "targets": targets}, state)
         self.compare("loss, carried", out["loss"].reshape(()), nll.mean())
         self.compare_state("end state of grad", out, end)
+        gradients = {name: value for name, value in out.items() if name.startswith("grad.")}
         if self.precision == "f64":
+            self.gradients[model.name] = gradients
             self.differences(out, state)
+        for name, want in self.gradients.get(model.name, {}).items() if self.precision == "f32" else ():
+            self.report.compare(f"{model.name} f32", f"{name} of f64", gradients.get(name), want, TOLERANCE["f32"], floor=1e-7)
 
     def differences(self, out, state):
         model, case = self.model, f"{self.model.name} {self.precision}"
