@@ -4,6 +4,7 @@
 #include "dialect/Plan/Plan.h"
 #include "passes/Entry.h"
 #include "passes/Optimize/Passes.h"
+#include "llvm/ADT/StringMap.h"
 
 namespace mlir::megalodon {
 #define GEN_PASS_DEF_APPENDOPTIMIZER
@@ -33,6 +34,21 @@ LogicalResult expectArgument(func::FuncOp entry, const Twine &name,
 
 /// The parameters of `entry` in the order of its arguments.
 FailureOr<SmallVector<Trained>> findTrained(func::FuncOp entry) {
+  // Maps, because searching the signature for each parameter is quadratic.
+  llvm::StringMap<BlockArgument> arguments;
+  for (BlockArgument argument : entry.getArguments())
+    arguments[nameOfArgument(entry, argument.getArgNumber())] = argument;
+  llvm::StringMap<unsigned> results;
+  for (unsigned index : llvm::seq(entry.getNumResults()))
+    results[nameOfResult(entry, index)] = index;
+  auto expectMoment = [&](const std::string &name, BlockArgument &moment) {
+    moment = arguments.lookup(name);
+    if (moment)
+      return success();
+    return LogicalResult(entry.emitOpError("expected an argument '")
+                         << name << "', got none");
+  };
+
   SmallVector<Trained> all;
   for (BlockArgument argument : entry.getArguments()) {
     if (!hasArgumentRole(entry, argument.getArgNumber(), Role::Parameter))
@@ -40,18 +56,16 @@ FailureOr<SmallVector<Trained>> findTrained(func::FuncOp entry) {
     Trained trained;
     trained.name = nameOfArgument(entry, argument.getArgNumber()).str();
     trained.parameter = argument;
-    if (failed(expectArgument(entry, "exp_avg." + trained.name,
-                              trained.firstMoment)) ||
-        failed(expectArgument(entry, "exp_avg_sq." + trained.name,
-                              trained.secondMoment)))
+    if (failed(expectMoment("exp_avg." + trained.name, trained.firstMoment)) ||
+        failed(
+            expectMoment("exp_avg_sq." + trained.name, trained.secondMoment)))
       return failure();
-    std::optional<unsigned> gradient =
-        findResult(entry, "grad." + trained.name);
-    if (!gradient)
+    auto gradient = results.find("grad." + trained.name);
+    if (gradient == results.end())
       return entry.emitOpError("expected a result 'grad.")
              << trained.name
              << "', got none: run megalodon-differentiate first";
-    trained.gradient = *gradient;
+    trained.gradient = gradient->second;
     all.push_back(std::move(trained));
   }
   return all;
@@ -103,12 +117,19 @@ LogicalResult AppendOptimizer::appendTo(func::FuncOp entry) {
   OpBuilder builder(terminator);
   MLIRContext *context = &getContext();
   unsigned firstAccumulator = entry.getNumArguments();
-  for (const Trained &one : *trained)
-    if (failed(entry.insertArgument(
-            entry.getNumArguments(), one.parameter.getType(),
-            getPortAttributes(context, "grad." + one.name, Role::Gradient),
-            one.parameter.getLoc())))
-      return failure();
+  // All at once: inserting one by one is quadratic in the number of parameters.
+  SmallVector<Type> types;
+  SmallVector<DictionaryAttr> ports;
+  SmallVector<Location> places;
+  for (const Trained &one : *trained) {
+    types.push_back(one.parameter.getType());
+    ports.push_back(
+        getPortAttributes(context, "grad." + one.name, Role::Gradient));
+    places.push_back(one.parameter.getLoc());
+  }
+  SmallVector<unsigned> ends(trained->size(), firstAccumulator);
+  if (failed(entry.insertArguments(ends, types, ports, places)))
+    return failure();
   SmallVector<Value> accumulated(trained->size());
   for (unsigned number : llvm::reverse(llvm::seq<unsigned>(trained->size()))) {
     const Trained &one = (*trained)[number];
