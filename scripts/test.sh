@@ -36,11 +36,13 @@ suite() {
   fi
 }
 
-# The counts in the summaries of lit, GoogleTest and our own programs.
+# The counts in the summaries of lit, ctest and our own programs.
 counted() {
   case $2 in
-    passed) sed -nE 's/^ *Passed *: *([0-9]+).*/\1/p; s/^\[  PASSED  \] ([0-9]+) tests?.*/\1/p; s/^([0-9]+) passed, .*/\1/p' "$1" ;;
-    failed) sed -nE 's/^ *(Failed|Unexpectedly Passed|Unresolved|Timed Out) *: *([0-9]+).*/\2/p; s/^\[  FAILED  \] ([0-9]+) tests?, listed.*/\1/p; s/^[0-9]+ passed, ([0-9]+) failed.*/\1/p' "$1" ;;
+    passed) sed -nE 's/^ *Passed *: *([0-9]+).*/\1/p; s/^([0-9]+) passed, .*/\1/p' "$1"
+            sed -nE 's/^[0-9]+% tests passed, ([0-9]+) tests? failed out of ([0-9]+)/\2 - \1/p' "$1" | xargs -r -n 3 expr ;;
+    failed) sed -nE 's/^ *(Failed|Unexpectedly Passed|Unresolved|Timed Out) *: *([0-9]+).*/\2/p; s/^[0-9]+ passed, ([0-9]+) failed.*/\1/p' "$1"
+            sed -nE 's/^[0-9]+% tests passed, ([0-9]+) tests? failed.*/\1/p' "$1" ;;
   esac | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
@@ -49,7 +51,11 @@ sanitized() {
     cmake -G Ninja -S . -B build-sanitize -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
       -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld-22 -DMEGALODON_COMPILER=OFF -DMEGALODON_SANITIZE=ON || return
   ninja -C build-sanitize -j "$(nproc)" --quiet || return
-  UBSAN_OPTIONS=print_stacktrace=1 build-sanitize/bin/megalodon-runtime-tests
+  UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-sanitize -j "$(nproc)" --output-on-failure
+}
+
+fresh_docs() {
+  scripts/dialect-docs.sh "$logs/dialect.md" && diff docs/dialect.md "$logs/dialect.md"
 }
 
 scripts/setup.sh || { echo "0 passed, 1 failed"; exit 1; }
@@ -58,8 +64,9 @@ export OMP_NUM_THREADS=1
 tools=(--opt build/bin/megalodon-opt --run build/bin/megalodon-run)
 suite format scripts/format.sh --check
 suite lint scripts/lint.sh --changed
+suite docs fresh_docs
 suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
-suite runtime build/bin/megalodon-runtime-tests
+suite runtime ctest --test-dir build -j "$(nproc)" --output-on-failure
 suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py
 suite numerics-ops "$python" test/numerics/ops.py "${tools[@]}"
