@@ -194,14 +194,18 @@ private:
 
   /// Copies x into scratch and starts y with the terms that need no state.
   void pack(Value token, Value even, Value count) {
+    Value last = k.sub(k.tokens(), one);
     k.loop(zero, even, 2, [&](Value t) {
-      Value next = k.add(t, one);
+      Value next = k.add(t, one),
+            coming = k.add(k.add(token, t), k.index(kTokens));
       tile.forGroups([&](Value group, Value channel) {
         Value mask = tile.mask(channel),
               k0 = tile.load(kernel, {group, zero, zero}),
               k1 = tile.load(kernel, {group, one, zero});
         Value x0 = k.load(x, {k.add(token, t), channel}, mask),
               x1 = k.load(x, {k.add(token, next), channel}, mask);
+        tile.prefetch(x, k.min(coming, last), channel);
+        tile.prefetch(x, k.min(k.add(coming, one), last), channel);
         tile.store(x0, xs, {group, t, zero});
         tile.store(x1, xs, {group, next, zero});
         tile.store(k.mul(k0, x0), ys, {group, t, zero});

@@ -115,9 +115,12 @@ private:
 
   void pack(Value token, Value count) {
     k.loop(zero, count, 1, [&](Value t) {
-      Value at = k.add(token, t);
+      Value at = k.add(token, t),
+            coming = k.sub(k.max(at, k.index(block)), k.index(block));
       tile.forGroups([&](Value group, Value channel) {
         Value mask = tile.mask(channel);
+        tile.prefetch(x, coming, channel);
+        tile.prefetch(dy, coming, channel);
         tile.store(k.load(x, {at, channel}, mask), xs, {group, t, zero});
         tile.store(k.load(dy, {at, channel}, mask), dys, {group, t, zero});
       });

@@ -66,6 +66,12 @@ void CemaTile::store(Value vector, Value memref, ValueRange indices) {
   vector::StoreOp::create(kernel->b, vector, memref, indices);
 }
 
+void CemaTile::prefetch(Value activation, Value token, Value channel) {
+  memref::PrefetchOp::create(kernel->b, activation, ValueRange{token, channel},
+                             /*isWrite=*/false, /*localityHint=*/2,
+                             /*isDataCache=*/true);
+}
+
 void CemaTile::forCoefficients(
     Value channel, Value p, Value q, Value g,
     function_ref<void(Value, const Coefficients &)> body) {

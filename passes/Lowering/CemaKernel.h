@@ -43,6 +43,10 @@ public:
   Value load(Value memref, ValueRange indices);
   void store(Value vector, Value memref, ValueRange indices);
 
+  /// Asks for one vector of a coming block of tokens: rows are too far apart
+  /// for the hardware to foresee.
+  void prefetch(Value activation, Value token, Value channel);
+
   /// p, q, g of one lane group as wide vectors, state by state.
   struct Coefficients {
     Value p, qr, qi, gr, gi;
