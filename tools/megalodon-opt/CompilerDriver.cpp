@@ -190,6 +190,9 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
   DriverOptions &o = options();
   if (failed(checkOptions()))
     return failure();
+  if (o.compileTo == Phase::Plan && output == "-")
+    return fail("a plan is a binary file: name it with -o FILE, or print the "
+                "IR of a phase with --compile-to=PHASE");
   PipelineOptions pipeline{o.cpu,  o.recompute, o.cema,
                            o.gemm, o.cores,     o.saveAssembly};
 
