@@ -221,6 +221,10 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
         return fail(message);
       sources->AddNewSourceBuffer(std::move(file), SMLoc());
       module = parseSourceFile<ModuleOp>(sources, &context);
+      // Hand-written modules need not repeat what the command line says.
+      if (module && !(*module)->hasAttr(kPrecisionAttr))
+        (*module)->setAttr(kPrecisionAttr,
+                           StringAttr::get(&context, o.precision));
     }
   }
   if (!module)
