@@ -24,6 +24,9 @@ inline constexpr llvm::StringLiteral kKernelsModule = "kernels";
 inline constexpr llvm::StringLiteral kScratchAttr = "plan.scratch";
 /// On a kernel function: the op it was made from (StrAttr).
 inline constexpr llvm::StringLiteral kSourceAttr = "plan.source";
+/// On a kernel function: its workgroups own the rows of their block of tokens
+/// (UnitAttr).
+inline constexpr llvm::StringLiteral kRowsAttr = "plan.rows";
 /// On the @kernels module after code generation: the ELF shared object
 /// (DenseElementsAttr of i8).
 inline constexpr llvm::StringLiteral kObjectAttr = "plan.object";

@@ -217,6 +217,7 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
     int64_t width = widthOf(op.getX()), head = width / op.getHeads(),
             chunk = op.getChunk(), rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op, "rotary");
+    k.ownsRows();
     Type f64 = k.b.getF64Type();
     Value x = k.read(op.getX(), View::Rows), count = k.read(op.getCount()),
           y = k.write(type, View::Rows);

@@ -334,6 +334,27 @@ Value KernelBuilder::sigmoid(Value x) {
   return div(one, add(one, exp(arith::NegFOp::create(b, x))));
 }
 
+std::string mlir::megalodon::insertKernel(ModuleOp kernels, func::FuncOp kernel,
+                                          StringRef name) {
+  // One kernel for all dispatches with the same body.
+  SymbolTable table(kernels);
+  std::string symbol = name.str();
+  for (unsigned suffix = 1;; ++suffix) {
+    auto existing = table.lookup<func::FuncOp>(symbol);
+    kernel.setName(symbol);
+    if (!existing) {
+      kernels.getBody()->push_back(kernel);
+      return symbol;
+    }
+    if (OperationEquivalence::isEquivalentTo(
+            existing, kernel, OperationEquivalence::IgnoreLocations)) {
+      kernel.erase();
+      return symbol;
+    }
+    symbol = (name + "_" + std::to_string(suffix)).str();
+  }
+}
+
 //===-- Finishing
 //-----------------------------------------------------------------------------------------------------------===//
 
@@ -360,27 +381,7 @@ SmallVector<Value> KernelBuilder::finish(const Grid &grid, double flops,
   kernel->setAttr(plan::kSourceAttr,
                   b.getStringAttr(source->getName().getStringRef()));
 
-  // One kernel for all dispatches with the same body.
-  ModuleOp kernels = kernelsModule(source);
-  SymbolTable table(kernels);
-  func::FuncOp existing;
-  std::string symbol = name;
-  for (unsigned suffix = 1;; ++suffix) {
-    existing = table.lookup<func::FuncOp>(symbol);
-    if (!existing)
-      break;
-    kernel.setName(symbol);
-    if (OperationEquivalence::isEquivalentTo(
-            existing, kernel, OperationEquivalence::IgnoreLocations))
-      break;
-    symbol = name + "_" + std::to_string(suffix);
-  }
-  if (existing) {
-    kernel.erase();
-  } else {
-    kernel.setName(symbol);
-    kernels.getBody()->push_back(kernel);
-  }
+  std::string symbol = insertKernel(kernelsModule(source), kernel, name);
   kernel = nullptr;
 
   MLIRContext *context = rewriter.getContext();

@@ -137,6 +137,10 @@ public:
 
   const LoweringOptions &getOptions() const { return options; }
 
+  /// Promises that a workgroup of a grid over tokens touches, of every activation, only the tokens of its block, and of partial rows only its own
+  /// row. megalodon-fuse-rows joins such kernels.
+  void ownsRows() { kernel->setAttr(plan::kRowsAttr, b.getUnitAttr()); }
+
   /// Ends the kernel and creates the dispatch; returns its results in the order
   /// of write()/update() calls.
   SmallVector<Value> finish(const Grid &grid, double flops, double bytes);
@@ -161,5 +165,8 @@ private:
   SmallVector<int64_t> tied;
   SmallVector<int64_t> immediates;
 };
+
+/// Puts a free kernel into @kernels as `name` or `name_<n>`, unless it is there already: then erases it. Returns its symbol.
+std::string insertKernel(ModuleOp kernels, func::FuncOp kernel, StringRef name);
 
 } // namespace mlir::megalodon

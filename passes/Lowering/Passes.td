@@ -27,4 +27,22 @@ def LowerToKernels : Pass<"megalodon-lower-to-kernels", "::mlir::ModuleOp"> {
                            "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
 }
 
+def FuseRows : Pass<"megalodon-fuse-rows", "::mlir::ModuleOp"> {
+  let summary = "join dispatches whose workgroups own the same rows";
+  let description = [{
+    Before: functions of dispatches; kernels with the attribute `plan.rows` promise that a workgroup touches, of every activation, only the tokens of its block
+    of the grid. After: of two such dispatches over one grid, the second reading what the first makes, one remains, whose kernel does a block's rows of the
+    first and then of the second. What only the second reads moves to scratch. Kernels that nobody runs any more are gone.
+
+    ```mlir
+    %0 = plan.dispatch @kernels::@add grid<1 * one * tokens by 64>(%x, %y) ...
+    %1 = plan.dispatch @kernels::@layer_norm grid<1 * one * tokens by 64>(%0, %weight, %bias) ...
+    // becomes, when %0 has no other use
+    %1 = plan.dispatch @kernels::@add.layer_norm grid<1 * one * tokens by 64>(%x, %y, %weight, %bias) ...
+    ```
+  }];
+  let statistics = [Statistic<"numJoined", "joined", "pairs of dispatches joined">];
+  let dependentDialects = ["::mlir::plan::PlanDialect", "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect"];
+}
+
 #endif

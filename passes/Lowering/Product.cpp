@@ -1,7 +1,7 @@
 // Linear layers and their gradients: library products, or generated kernels of
 // register tiles.
 #include "dialect/Megalodon/Megalodon.h"
-#include "passes/Lowering/Lowerings.h"
+#include "passes/Lowering/RowKernel.h"
 #include "passes/Lowering/TileProduct.h"
 #include "llvm/Support/MathExtras.h"
 
@@ -85,28 +85,26 @@ std::pair<int64_t, int64_t> libraryTile(int64_t m, int64_t n, unsigned cores) {
 /// y += bias in every row.
 Value addBias(PatternRewriter &rewriter, const LoweringOptions &options,
               Operation *source, Value product, Value bias) {
-  constexpr int64_t kRows = 64;
   auto type = typeOf(product);
   Type element = type.getElementType();
   const bool tokens = type.getRank() == 3;
-  const int64_t width = lastDimension(product);
+  const int64_t width = lastDimension(product), rows = rowsPerWorkgroup(width);
   KernelBuilder k(rewriter, options, source, "add_bias");
   Value b = k.read(bias);
   Value y = k.update(product, viewOf(type));
-  Value first = k.mul(k.workgroup(), k.index(kRows));
-  Value rows = tokens ? k.tokens() : k.index(type.getDimSize(0));
-  Value end = k.min(rows, k.add(first, k.index(kRows)));
-  k.loop(first, end, 1, [&](Value row) {
+  auto addToRow = [&](Value row) {
     k.forLanes(width, element, [&](Value column, Value mask) {
       k.store(k.add(k.load(y, {row, column}, mask), k.load(b, {column}, mask)),
               y, {row, column}, mask);
     });
-  });
-  Grid grid;
-  if (tokens)
-    grid = {1, plan::Outer::One, plan::Inner::Tokens, kRows};
-  else
-    grid = {int64_t(llvm::divideCeil(type.getDimSize(0), kRows))};
+  };
+  Grid grid = tokenGrid(rows);
+  if (tokens) {
+    forTokens(k, rows, addToRow);
+  } else {
+    grid = {type.getDimSize(0)};
+    addToRow(k.workgroup());
+  }
   const double count = elements(type);
   return k
       .finish(grid, count, 2.0 * count * (type.getElementTypeBitWidth() / 8))

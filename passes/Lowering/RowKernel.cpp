@@ -19,6 +19,7 @@ int64_t rowsPerWorkgroup(int64_t width) {
 }
 
 void forTokens(KernelBuilder &k, int64_t rows, function_ref<void(Value)> body) {
+  k.ownsRows();
   Value from = k.mul(k.workgroup(), k.index(rows));
   k.loop(from, k.min(k.add(from, k.index(rows)), k.tokens()), 1, body);
 }

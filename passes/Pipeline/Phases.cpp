@@ -61,6 +61,7 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     passes.addPass(createLowerToKernels(lowering));
     // Ops whose only purpose was another op's lowering are dead now.
     passes.addPass(createCSEPass());
+    passes.addPass(createFuseRows());
     break;
   }
   case Phase::Codegen:
