@@ -137,7 +137,8 @@ public:
 
   const LoweringOptions &getOptions() const { return options; }
 
-  /// Promises that a workgroup of a grid over tokens touches, of every activation, only the tokens of its block, and of partial rows only its own
+  /// Promises that a workgroup of a grid over tokens touches, of every
+  /// activation, only the tokens of its block, and of partial rows only its own
   /// row. megalodon-fuse-rows joins such kernels.
   void ownsRows() { kernel->setAttr(plan::kRowsAttr, b.getUnitAttr()); }
 
@@ -166,7 +167,8 @@ private:
   SmallVector<int64_t> immediates;
 };
 
-/// Puts a free kernel into @kernels as `name` or `name_<n>`, unless it is there already: then erases it. Returns its symbol.
+/// Puts a free kernel into @kernels as `name` or `name_<n>`, unless it is there
+/// already: then erases it. Returns its symbol.
 std::string insertKernel(ModuleOp kernels, func::FuncOp kernel, StringRef name);
 
 } // namespace mlir::megalodon

@@ -1,4 +1,5 @@
-// The one exception type of the runtime. Messages follow LLVM's style: lower case, no final period, "expected N, got M".
+// The one exception type of the runtime. Messages follow LLVM's style: lower
+// case, no final period, "expected N, got M".
 #pragma once
 #include <sstream>
 #include <stdexcept>

@@ -1,4 +1,5 @@
-// The fixed header in front of a plan's FlatBuffers payload. Shared by the writer (compiler) and the loader (runtime).
+// The fixed header in front of a plan's FlatBuffers payload. Shared by the
+// writer (compiler) and the loader (runtime).
 #pragma once
 #include <cstdint>
 
@@ -22,6 +23,12 @@ struct Header {
 static_assert(sizeof(Header) == 64);
 
 /// Index of each word of a dispatch's parameter block (args[0], int64).
-enum ParameterWord { kBatch = 0, kLength = 1, kTokens = 2, kAccumulate = 3, kFirstImmediate = 4 };
+enum ParameterWord {
+  kBatch = 0,
+  kLength = 1,
+  kTokens = 2,
+  kAccumulate = 3,
+  kFirstImmediate = 4
+};
 
 } // namespace megalodon::plan
