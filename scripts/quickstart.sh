@@ -13,7 +13,7 @@ usage() {
   exit "${1:-0}"
 }
 
-data=() out=quickstart-out steps=900
+data=() out=quickstart-out steps=700
 while (($#)); do
   case $1 in
     --data) data+=("${2:?--data: expected a folder}") && shift 2 ;;
