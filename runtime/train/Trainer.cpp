@@ -51,17 +51,32 @@ private:
 };
 
 volatile std::sig_atomic_t stopSignal = 0;
+volatile std::sig_atomic_t stopSecond = 0; ///< when it came, monotonic clock
 
-/// While alive, the first SIGTERM or SIGINT asks the loop to stop; a second one
-/// kills as usual. A file that grows beyond its limit is an error of the write
-/// instead of a deadly signal.
+/// The first signal asks the loop to stop. A later one kills, but launchers
+/// signal both a process and its group, so one within two seconds is the same.
+void askToStop(int signal) {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  auto second = static_cast<std::sig_atomic_t>(now.tv_sec);
+  if (stopSignal == 0) {
+    stopSignal = signal;
+    stopSecond = second;
+  } else if (second - stopSecond >= 2) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+}
+
+/// While alive, SIGTERM and SIGINT go to askToStop(). A file that grows beyond
+/// its limit is an error of the write instead of a deadly signal.
 class SignalGuard {
 public:
   SignalGuard() {
     stopSignal = 0;
     struct sigaction stop = {};
-    stop.sa_handler = [](int signal) { stopSignal = signal; };
-    stop.sa_flags = SA_RESETHAND | SA_RESTART;
+    stop.sa_handler = askToStop;
+    stop.sa_flags = SA_RESTART;
     sigaction(SIGTERM, &stop, &oldTerm);
     sigaction(SIGINT, &stop, &oldInt);
     struct sigaction ignore = {};

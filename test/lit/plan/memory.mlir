@@ -10,7 +10,7 @@
 // Three temporaries of 4,096 bytes, two alive at a time; the last result is written where the output lives.
 // CHAIN: arena {{ *}}8,192 bytes
 // CHAIN-NEXT: arena without reuse {{ *}}12,288 bytes
-// CHAIN: 4 dispatches of 1 kernels, 0 products, 0 copies
+// CHAIN: 0 dispatches of 0 kernels, 4 products, 0 copies
 
 // The state's new rows go straight into it.
 // PLACE: arena {{ *}}0 bytes
@@ -22,12 +22,13 @@
 
 //--- chain.mlir
 module attributes {megalodon.config = "{\22vocab_size\22:2,\22chunk_size\22:16,\22num_layers\22:1}"} {
-func.func @test(%x: tensor<1x16x64xf32> {megalodon.name = "tokens", megalodon.role = #megalodon.role<input>})
+func.func @test(%x: tensor<1x16x64xf32> {megalodon.name = "tokens", megalodon.role = #megalodon.role<input>},
+                %w: tensor<64x64xf32> {megalodon.name = "w", megalodon.role = #megalodon.role<input>})
     -> (tensor<1x16x64xf32> {megalodon.name = "y", megalodon.role = #megalodon.role<output>}) attributes {megalodon.entry = "test"} {
-  %a = megalodon.silu %x : tensor<1x16x64xf32>
-  %b = megalodon.silu %a : tensor<1x16x64xf32>
-  %c = megalodon.silu %b : tensor<1x16x64xf32>
-  %d = megalodon.silu %c : tensor<1x16x64xf32>
+  %a = megalodon.linear %x, %w : (tensor<1x16x64xf32>, tensor<64x64xf32>) -> tensor<1x16x64xf32>
+  %b = megalodon.linear %a, %w : (tensor<1x16x64xf32>, tensor<64x64xf32>) -> tensor<1x16x64xf32>
+  %c = megalodon.linear %b, %w : (tensor<1x16x64xf32>, tensor<64x64xf32>) -> tensor<1x16x64xf32>
+  %d = megalodon.linear %c, %w : (tensor<1x16x64xf32>, tensor<64x64xf32>) -> tensor<1x16x64xf32>
   return %d : tensor<1x16x64xf32>
 }
 }
