@@ -34,7 +34,7 @@ split=(--validation-fraction 0.1)
 mkdir -p "$out"
 
 say "compile models/megalodon-tiny.json: a training step, scoring and generation in one plan"
-build/bin/megalodon-opt models/megalodon-tiny.json --entry=train:8x256,score:1x1024,generate:1x128 -o "$out/tiny.plan"
+build/bin/megalodon-opt models/megalodon-tiny.json --entry=train:8x256,score:1x256,generate:1x128 -o "$out/tiny.plan"
 build/bin/megalodon-run inspect "$out/tiny.plan" | sed -n 1,9p
 
 say "train on ${data[*]}"
