@@ -236,3 +236,53 @@ INFER(AdamWOp) {
 }
 
 #undef INFER
+
+//===-- Compatibility -----------------------------------------------------===//
+
+/// A result's type may carry an encoding, which says how ranks share the
+/// tensor; what follows from the operands is the shape and the elements.
+static bool sameShapesAndElements(TypeRange left, TypeRange right) {
+  return llvm::equal(left, right, [](Type a, Type b) {
+    auto x = cast<RankedTensorType>(a), y = cast<RankedTensorType>(b);
+    return x.getShape() == y.getShape() &&
+           x.getElementType() == y.getElementType();
+  });
+}
+
+#define COMPATIBLE(OP)                                                         \
+  bool OP::isCompatibleReturnTypes(TypeRange left, TypeRange right) {          \
+    return sameShapesAndElements(left, right);                                 \
+  }
+COMPATIBLE(EmbeddingOp)
+COMPATIBLE(LinearOp)
+COMPATIBLE(TimestepNormOp)
+COMPATIBLE(CemaCoefficientsOp)
+COMPATIBLE(CemaOp)
+COMPATIBLE(RmsNormOp)
+COMPATIBLE(LayerNormOp)
+COMPATIBLE(NormalizedQKOp)
+COMPATIBLE(RotaryOp)
+COMPATIBLE(ChunkAttentionOp)
+COMPATIBLE(CacheAppendOp)
+COMPATIBLE(TwoHopResidualOp)
+COMPATIBLE(LastTokenOp)
+COMPATIBLE(CrossEntropyOp)
+COMPATIBLE(MeanOp)
+COMPATIBLE(LossSumOp)
+COMPATIBLE(LinearGradInputOp)
+COMPATIBLE(LinearGradWeightOp)
+COMPATIBLE(LinearGradBiasOp)
+COMPATIBLE(TimestepNormGradOp)
+COMPATIBLE(CemaCoefficientsGradOp)
+COMPATIBLE(CemaGradOp)
+COMPATIBLE(RmsNormGradOp)
+COMPATIBLE(LayerNormGradOp)
+COMPATIBLE(NormalizedQKGradOp)
+COMPATIBLE(ChunkAttentionGradOp)
+COMPATIBLE(GateGradOp)
+COMPATIBLE(TwoHopResidualGradOp)
+COMPATIBLE(CrossEntropyGradOp)
+COMPATIBLE(GlobalNormOp)
+COMPATIBLE(ClipOp)
+COMPATIBLE(AdamWOp)
+#undef COMPATIBLE

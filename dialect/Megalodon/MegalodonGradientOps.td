@@ -35,7 +35,7 @@ def Megalodon_EmbeddingGradOp : Megalodon_GradientOp<"embedding_grad"> {
   let assemblyFormat = "$tokens `,` $dy attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input", [InferTypeOpAdaptor]> {
+def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of linear with respect to its input";
   let description = [{
     ```
@@ -57,7 +57,7 @@ def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input", [Inf
   let assemblyFormat = "$dy `,` $weight attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight", [InferTypeOpAdaptor]> {
+def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of linear with respect to its weight";
   let description = [{
     ```
@@ -79,7 +79,7 @@ def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight", [I
   let assemblyFormat = "$dy `,` $x attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearGradBiasOp : Megalodon_GradientOp<"linear_grad_bias", [InferTypeOpAdaptor]> {
+def Megalodon_LinearGradBiasOp : Megalodon_GradientOp<"linear_grad_bias", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of linear with respect to its bias";
   let description = [{
     ```
@@ -101,7 +101,7 @@ def Megalodon_LinearGradBiasOp : Megalodon_GradientOp<"linear_grad_bias", [Infer
   let assemblyFormat = "$dy attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [AttrSizedOperandSegments, InferTypeOpAdaptor]> {
+def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of timestep_norm";
   let description = [{
     In reverse time, with c1 = n/n', c2 = 1/n', r = running_rstd, w = 1 + weight, sums over a group, du and dv starting at dnew_mean and
@@ -134,7 +134,7 @@ def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [A
   let assemblyFormat = "$dy (`end` `(` $dnew_mean^ `,` $dnew_var `)`)? `,` $x `,` $weight `state` `(` $count `,` $running_mean `,` $running_rstd `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_grad", [InferTypeOpAdaptor]> {
+def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of cema_coefficients";
   let description = [{
     With s = sigma(delta), t = sigma(theta), m = 1 - p s = |q|, e = exp(i phi), and dq as (d/dRe, d/dIm):
@@ -159,7 +159,7 @@ def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_g
   let assemblyFormat = "$dp `,` $dq `,` $dg `,` $alpha `,` $delta `,` $theta attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptor]> {
+def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of cema";
   let description = [{
     Reverse time, complex cotangents written as (d/dRe) + i (d/dIm), l starting at dnew_state (absent = 0):
@@ -190,7 +190,7 @@ def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptor
   let assemblyFormat = "$dy (`end` `(` $dnew_state^ `)`)? `,` $x `,` $p `,` $q `,` $g `,` $omega `states` `(` $block_states `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOpAdaptor]> {
+def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of rms_norm";
   let description = [{
     ```
@@ -214,7 +214,7 @@ def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOp
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [InferTypeOpAdaptor]> {
+def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of layer_norm";
   let description = [{
     ```
@@ -243,7 +243,7 @@ def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [InferTy
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad", [InferTypeOpAdaptor]> {
+def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of normalized_qk";
   let description = [{
     ```
@@ -269,7 +269,7 @@ def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad", [I
   let assemblyFormat = "$dq `,` $dk `,` $z `,` $gamma attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad", [InferTypeOpAdaptor]> {
+def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of chunk_attention with respect to the call's own q, k, v";
   let description = [{
     ```
@@ -318,7 +318,7 @@ def Megalodon_SiluGradOp : Megalodon_GradientOp<"silu_grad", [SameOperandsAndRes
   let hasVerifier = 0;
 }
 
-def Megalodon_GateGradOp : Megalodon_GradientOp<"gate_grad", [InferTypeOpAdaptor]> {
+def Megalodon_GateGradOp : Megalodon_GradientOp<"gate_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of gate";
   let description = [{
     ```
@@ -340,7 +340,7 @@ def Megalodon_GateGradOp : Megalodon_GradientOp<"gate_grad", [InferTypeOpAdaptor
   let assemblyFormat = "$dy `,` $value `by` $gate attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_TwoHopResidualGradOp : Megalodon_GradientOp<"two_hop_residual_grad", [InferTypeOpAdaptor]> {
+def Megalodon_TwoHopResidualGradOp : Megalodon_GradientOp<"two_hop_residual_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of two_hop_residual with rescaling";
   let description = [{
     ```
@@ -365,7 +365,7 @@ def Megalodon_TwoHopResidualGradOp : Megalodon_GradientOp<"two_hop_residual_grad
   let assemblyFormat = "$dy `,` $branch `rescale` $alpha attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CrossEntropyGradOp : Megalodon_GradientOp<"cross_entropy_grad", [InferTypeOpAdaptor]> {
+def Megalodon_CrossEntropyGradOp : Megalodon_GradientOp<"cross_entropy_grad", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of cross_entropy";
   let description = [{
     ```

@@ -11,7 +11,7 @@ def Megalodon_Forward : OpDocGroup {
 
 let opDocGroup = Megalodon_Forward in {
 
-def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor]> {
+def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "rows of a table, scaled";
   let description = [{
     ```
@@ -36,7 +36,7 @@ def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor
   let assemblyFormat = "$tokens `,` $weight attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptor]> {
+def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "affine map of every token";
   let description = [{
     ```
@@ -63,7 +63,7 @@ def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptor]> {
   let assemblyFormat = "$x `,` $weight (`bias` $bias^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOpAdaptor]> {
+def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "group norm over all tokens up to the current one, with carried statistics";
   let description = [{
     Channels form G groups of D/G. With m, s the mean and population variance of a token's group entries, n the tokens seen before:
@@ -98,7 +98,7 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
   let assemblyFormat = "$x `,` $weight `,` $bias `state` `(` $count `,` $mean `,` $var `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients", [InferTypeOpAdaptor]> {
+def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "decay and gains of the complex exponential moving average from its logits, in f64";
   let description = [{
     ```
@@ -126,7 +126,7 @@ def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients", [Inf
   let assemblyFormat = "$alpha `,` $delta `,` $theta `,` $gamma attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptor]> {
+def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "complex exponential moving average over tokens, with carried state";
   let description = [{
     ```
@@ -157,7 +157,7 @@ def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptor]> {
   let assemblyFormat = "$x `,` $p `,` $q `,` $g `,` $omega `state` `(` $state `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdaptor]> {
+def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "root mean square norm over the last dimension";
   let description = [{
     ```
@@ -183,7 +183,7 @@ def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdapt
   let assemblyFormat = "$x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOperandSegments, InferTypeOpAdaptor]> {
+def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "layer norm over the last dimension";
   let description = [{
     ```
@@ -209,7 +209,7 @@ def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOpe
   let assemblyFormat = "$x (`affine` `(` $weight^ `,` $bias `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk", [InferTypeOpAdaptor]> {
+def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "queries and keys from the shared, per-head normalised projection";
   let description = [{
     ```
@@ -237,7 +237,7 @@ def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk", [InferTypeOp
   let assemblyFormat = "$z `,` $gamma `,` $beta attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptor]> {
+def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "rotary position embedding on adjacent pairs; positions restart at every chunk";
   let description = [{
     ```
@@ -266,7 +266,7 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptor]
   let hasFolder = 1;
 }
 
-def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTypeOpAdaptor]> {
+def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "causal softmax attention inside each chunk, over the cache of the open chunk and the call's own tokens";
   let description = [{
     Token l of row b stands at position (count[b] + l) mod C of its chunk and attends to the tokens of the same chunk at positions <= its own,
@@ -299,7 +299,7 @@ def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTy
   let assemblyFormat = "$q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAdaptor]> {
+def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "the open chunk's cache after a call";
   let description = [{
     Rows 0 .. (count + l) mod C - 1 of the result hold the tokens of the chunk that is open after the call's l tokens: earlier ones from
@@ -391,7 +391,7 @@ def Megalodon_AddOp : Megalodon_ForwardOp<"add", [SameOperandsAndResultType]> {
   let hasVerifier = 0;
 }
 
-def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual", [InferTypeOpAdaptor]> {
+def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "residual that skips the whole layer";
   let description = [{
     ```
@@ -417,7 +417,7 @@ def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual", [InferT
   let assemblyFormat = "$x `,` $branch (`rescale` $alpha^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LastTokenOp : Megalodon_Op<"last_token", [InferTypeOpAdaptor]> {
+def Megalodon_LastTokenOp : Megalodon_Op<"last_token", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "last token of every row";
   let description = [{
     ```
@@ -440,7 +440,7 @@ def Megalodon_LastTokenOp : Megalodon_Op<"last_token", [InferTypeOpAdaptor]> {
   let hasVerifier = 1;
 }
 
-def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy", [InferTypeOpAdaptor]> {
+def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "negative log-likelihood of every target, natural logarithm";
   let description = [{
     ```
@@ -466,7 +466,7 @@ def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy", [InferTypeOp
   let assemblyFormat = "$logits `,` $targets attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptor]> {
+def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "mean over all positions of the call";
   let description = [{
     ```
@@ -488,7 +488,7 @@ def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptor]> {
   let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LossSumOp : Megalodon_Op<"loss_sum", [InferTypeOpAdaptor]> {
+def Megalodon_LossSumOp : Megalodon_Op<"loss_sum", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "sum of the losses, and how many targets were not ignored";
   let description = [{
     ```

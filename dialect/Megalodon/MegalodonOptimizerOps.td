@@ -35,7 +35,7 @@ def Megalodon_AccumulateOp : Megalodon_Op<"accumulate", [SameOperandsAndResultTy
   let assemblyFormat = "$gradient `into` $into attr-dict `:` type($result)";
 }
 
-def Megalodon_GlobalNormOp : Megalodon_Op<"global_norm", [InferTypeOpAdaptor]> {
+def Megalodon_GlobalNormOp : Megalodon_Op<"global_norm", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "sqrt of the sum of squares over all tensors, summed in f64 in a fixed order";
   let description = [{
     ```
@@ -58,7 +58,7 @@ def Megalodon_GlobalNormOp : Megalodon_Op<"global_norm", [InferTypeOpAdaptor]> {
   let hasVerifier = 1;
 }
 
-def Megalodon_ClipOp : Megalodon_Op<"clip", [InferTypeOpAdaptor]> {
+def Megalodon_ClipOp : Megalodon_Op<"clip", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "factor that scales gradients to a largest global norm";
   let description = [{
     ```
@@ -82,7 +82,7 @@ def Megalodon_ClipOp : Megalodon_Op<"clip", [InferTypeOpAdaptor]> {
   let hasVerifier = 1;
 }
 
-def Megalodon_AdamWOp : Megalodon_Op<"adamw", [InferTypeOpAdaptor]> {
+def Megalodon_AdamWOp : Megalodon_Op<"adamw", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "one AdamW update of one parameter, in place";
   let description = [{
     ```

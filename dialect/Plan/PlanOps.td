@@ -42,7 +42,7 @@ def Plan_DispatchOp : Plan_Op<"dispatch", [Pure, DeclareOpInterfaceMethods<Symbo
   let summary = "runs a kernel over a grid of workgroups";
   let description = [{
     The kernel's buffers are the inputs, then the results that are not tied. `tied[i] = j` makes result i the updated input j: the kernel gets one
-    buffer for both; if the input is still needed afterwards, the schedule copies it first. `immediates` follow the four fixed words of the parameter block.
+    buffer for both; if the input is still needed afterwards, the schedule copies it first. `immediates` follow the fixed words of the parameter block.
     `flops` and `bytes` are the work at the compiled shape, for the bench table.
 
     * C1: `tied` has one entry a result, negative or the index of an input of the same type.

@@ -128,6 +128,12 @@ Value KernelBuilder::length() {
 Value KernelBuilder::tokens() {
   return parameterWord(::megalodon::plan::kTokens);
 }
+Value KernelBuilder::chunkRank() {
+  return parameterWord(::megalodon::plan::kChunkRank);
+}
+Value KernelBuilder::tensorRank() {
+  return parameterWord(::megalodon::plan::kTensorRank);
+}
 Value KernelBuilder::accumulating() {
   Value word = parameterWord(::megalodon::plan::kAccumulate);
   OpBuilder::InsertionGuard guard(b);

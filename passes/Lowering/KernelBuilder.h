@@ -79,6 +79,8 @@ public:
   Value batch();
   Value length();
   Value tokens();
+  Value chunkRank(); ///< this rank's coordinate along the chunk axis
+  Value tensorRank();
   /// i1: whether the call adds gradients to those of earlier microbatches.
   Value accumulating();
 

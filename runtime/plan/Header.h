@@ -28,7 +28,11 @@ enum ParameterWord {
   kLength = 1,
   kTokens = 2,
   kAccumulate = 3,
-  kFirstImmediate = 4
+  kDataRank = 4, // this rank's coordinate along each axis of the mesh
+  kPipelineRank = 5,
+  kChunkRank = 6,
+  kTensorRank = 7,
+  kFirstImmediate = 8
 };
 
 } // namespace megalodon::plan

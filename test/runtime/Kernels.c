@@ -1,5 +1,5 @@
-// Kernels of the test plans: args[0] = {batch, length, tokens, accumulate,
-// immediates...}, then buffers, last the scratch.
+// Kernels of the test plans: args[0] = {batch, length, tokens, accumulate, four
+// ranks, immediates...}, then buffers, last the scratch.
 #include <stdint.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@ static const int64_t *parameters(void *const *args) {
 // out[token, j] = in[token, j] * immediate + 1, a workgroup per 4 tokens; rows
 // of 8 floats, staged in the scratch.
 void scale(void *const *args, int64_t workgroup) {
-  const int64_t tokens = parameters(args)[2], factor = parameters(args)[4];
+  const int64_t tokens = parameters(args)[2], factor = parameters(args)[8];
   const float *in = (const float *)args[1];
   float *out = (float *)args[2], *scratch = (float *)args[3];
   for (int64_t token = workgroup * 4;
