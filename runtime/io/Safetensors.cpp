@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace megalodon {
 
@@ -121,10 +122,17 @@ static bool isIndex(const nlohmann::json &value) {
          value.get<uint64_t>() <= uint64_t(std::numeric_limits<int64_t>::max());
 }
 
-/// The file's header. Refuses duplicate names, which a JSON object would
-/// silently merge.
+static bool isIndexFile(const std::string &path) {
+  const std::string end = kIndexSuffix;
+  return path.size() >= end.size() &&
+         path.compare(path.size() - end.size(), end.size(), end) == 0;
+}
+
+/// The file's header, or an index. Refuses duplicate names, which a JSON object
+/// would silently merge.
 static nlohmann::json parseHeader(const std::string &path, const char *text,
                                   size_t bytes) {
+  const char *what = isIndexFile(path) ? "index" : "safetensors header";
   std::string duplicate;
   std::vector<std::vector<std::string>> keys;
   auto watch = [&](int, nlohmann::json::parse_event_t event,
@@ -148,20 +156,74 @@ static nlohmann::json parseHeader(const std::string &path, const char *text,
   try {
     header = nlohmann::json::parse(text, text + bytes, watch);
   } catch (const nlohmann::json::exception &error) {
-    throw Error(str(path, ": the safetensors header is not valid JSON (",
-                    error.what(), ")"));
+    throw Error(
+        str(path, ": the ", what, " is not valid JSON (", error.what(), ")"));
   }
   if (!duplicate.empty())
-    throw Error(str(path, ": name '", duplicate,
-                    "' stands twice in the safetensors header"));
-  if (!header.is_object())
     throw Error(
-        str(path, ": expected the safetensors header to be a JSON object, got ",
-            header.type_name()));
+        str(path, ": name '", duplicate, "' stands twice in the ", what));
+  if (!header.is_object())
+    throw Error(str(path, ": expected the ", what, " to be a JSON object, got ",
+                    header.type_name()));
   return header;
 }
 
-SafetensorsFile::SafetensorsFile(const std::string &path) : file(path) {
+SafetensorsFile::SafetensorsFile(const std::string &path) : name(path) {
+  if (isIndexFile(path))
+    openIndex();
+  else
+    open(path);
+  for (size_t i = 0; i < list.size(); ++i)
+    index.emplace(list[i].name, i);
+}
+
+void SafetensorsFile::openIndex() {
+  const std::string text = readText(name);
+  const nlohmann::json parsed = parseHeader(name, text.data(), text.size());
+  auto map = parsed.find("weight_map");
+  if (map == parsed.end() || !map->is_object())
+    throw Error(str(name, ": field 'weight_map': expected an object, got ",
+                    map == parsed.end() ? "nothing" : map->type_name()));
+  const size_t slash = name.rfind('/');
+  const std::string folder =
+      slash == std::string::npos ? "" : name.substr(0, slash + 1);
+  std::map<std::string, std::string> placed; // where each tensor must be
+  std::set<std::string> parts;
+  for (const auto &[tensor, part] : map->items()) {
+    // Only files beside the index: it must not reach elsewhere.
+    if (!part.is_string() || part.get<std::string>().empty() ||
+        part.get<std::string>().find('/') != std::string::npos)
+      throw Error(str(name, ": field 'weight_map.", tensor,
+                      "': expected the name of a file beside this one, got ",
+                      part.dump()));
+    placed[tensor] = folder + part.get<std::string>();
+    parts.insert(placed[tensor]);
+  }
+  for (const std::string &part : parts)
+    open(part);
+  size_t found = 0;
+  for (const StoredTensor &tensor : list) {
+    auto place = placed.find(tensor.name);
+    if (place == placed.end())
+      throw Error(str(pathOf(tensor), ": tensor '", tensor.name,
+                      "' is not listed in ", name));
+    if (place->second != pathOf(tensor))
+      throw Error(str(name, ": tensor '", tensor.name, "': expected in ",
+                      place->second, ", got in ", pathOf(tensor)));
+    ++found;
+  }
+  if (found == placed.size())
+    return;
+  for (const StoredTensor &tensor : list)
+    placed.erase(tensor.name);
+  throw Error(str(placed.begin()->second, ": expected tensor '",
+                  placed.begin()->first, "' as ", name, " says, got none"));
+}
+
+void SafetensorsFile::open(const std::string &path) {
+  const size_t first = list.size();
+  files.emplace_back(path);
+  const MappedFile &file = files.back();
   if (file.size() < 8)
     throw Error(str(path,
                     ": not a safetensors file: expected at least 8 bytes, got ",
@@ -203,6 +265,7 @@ SafetensorsFile::SafetensorsFile(const std::string &path) : file(path) {
         throw wrong("field '", field, "' is missing");
     StoredTensor tensor;
     tensor.name = name;
+    tensor.file = files.size() - 1;
     if (!entry["dtype"].is_string())
       throw wrong("field 'dtype': expected a string, got ",
                   entry["dtype"].type_name());
@@ -248,13 +311,13 @@ SafetensorsFile::SafetensorsFile(const std::string &path) : file(path) {
   }
 
   // The data must be covered without holes or overlaps.
-  std::sort(list.begin(), list.end(),
+  std::sort(list.begin() + int64_t(first), list.end(),
             [](const StoredTensor &left, const StoredTensor &right) {
               return std::make_pair(left.data, left.bytes) <
                      std::make_pair(right.data, right.bytes);
             });
   uint64_t covered = 0;
-  for (size_t i = 0; i < list.size(); ++i) {
+  for (size_t i = first; i < list.size(); ++i) {
     const uint64_t begin = uint64_t(list[i].data - data);
     if (begin != covered)
       throw Error(str(path, ": tensor '", list[i].name,
@@ -263,7 +326,6 @@ SafetensorsFile::SafetensorsFile(const std::string &path) : file(path) {
                       begin < covered ? " (overlaps its predecessor)"
                                       : " (leaves a hole)"));
     covered = begin + list[i].bytes;
-    index.emplace(list[i].name, i);
   }
   if (covered != dataBytes)
     throw Error(str(path, ": expected ", covered, " bytes of tensor data, got ",
@@ -277,80 +339,105 @@ const StoredTensor *SafetensorsFile::find(const std::string &name) const {
 
 void SafetensorsFile::read(const StoredTensor &tensor,
                            const TensorView &into) const {
-  auto wrong = [&](const auto &...pieces) {
-    return Error(str(path(), ": tensor '", tensor.name, "': ", pieces...));
-  };
-  if (tensor.shape != into.shape)
-    throw wrong("expected shape ", shapeText(into.shape), ", got ",
-                shapeText(tensor.shape));
-  if (sameType(tensor.type, into.type)) {
-    if (tensor.bytes)
-      std::memcpy(into.data, tensor.data, tensor.bytes);
-    return;
-  }
-  if (tensor.isFloat() != isFloat(into.type) || tensor.type == Type::Bool)
-    throw wrong("expected type ", elementName(into.type), ", got ",
-                tensor.typeName());
-  const int64_t elements = tensor.elements();
-  switch (into.type) {
-  case ElementType::F32:
-    for (int64_t i = 0; i < elements; ++i)
-      storeAs(into.data, i, float(loadFloat(tensor.type, tensor.data, i)));
-    return;
-  case ElementType::F64:
-    for (int64_t i = 0; i < elements; ++i)
-      storeAs(into.data, i, loadFloat(tensor.type, tensor.data, i));
-    return;
-  case ElementType::BF16:
-    for (int64_t i = 0; i < elements; ++i)
-      storeAs(into.data, i,
-              narrowBrain(float(loadFloat(tensor.type, tensor.data, i))));
-    return;
-  case ElementType::I64:
-    for (int64_t i = 0; i < elements; ++i)
-      storeAs(into.data, i, loadInteger(tensor.type, tensor.data, i));
-    return;
-  case ElementType::I32:
-  case ElementType::I8:
-    for (int64_t i = 0; i < elements; ++i) {
-      const int64_t value = loadInteger(tensor.type, tensor.data, i);
-      const int64_t limit =
-          into.type == ElementType::I32 ? INT32_MAX : INT8_MAX;
-      if (value > limit || value < -limit - 1)
-        throw wrong("value ", value, " at position ", i, " does not fit ",
-                    elementName(into.type));
-      if (into.type == ElementType::I32)
-        storeAs(into.data, i, int32_t(value));
-      else
-        storeAs(into.data, i, int8_t(value));
-    }
-    return;
-  }
+  read(tensor, into, into.shape, Box::whole(into.shape));
 }
 
-void writeSafetensors(const std::string &path,
-                      const std::vector<TensorView> &tensors,
-                      const std::map<std::string, std::string> &metadata) {
+void SafetensorsFile::read(const StoredTensor &tensor, const TensorView &into,
+                           const std::vector<int64_t> &shape,
+                           const Box &box) const {
+  auto wrong = [&](const auto &...pieces) {
+    return Error(
+        str(pathOf(tensor), ": tensor '", tensor.name, "': ", pieces...));
+  };
+  if (tensor.shape != shape)
+    throw wrong("expected shape ", shapeText(shape), ", got ",
+                shapeText(tensor.shape));
+  const bool same = sameType(tensor.type, into.type);
+  if (!same &&
+      (tensor.isFloat() != isFloat(into.type) || tensor.type == Type::Bool))
+    throw wrong("expected type ", elementName(into.type), ", got ",
+                tensor.typeName());
+  const size_t width = elementBytes(into.type);
+  if (box.validElements(shape) < box.elements())
+    std::memset(into.data, 0, size_t(box.elements()) * width);
+  forEachRun(shape, box, [&](int64_t from, int64_t to, int64_t count) {
+    if (same) {
+      std::memcpy(into.data + size_t(to) * width,
+                  tensor.data + size_t(from) * width, size_t(count) * width);
+      return;
+    }
+    auto number = [&](int64_t i) {
+      return loadFloat(tensor.type, tensor.data, from + i);
+    };
+    switch (into.type) {
+    case ElementType::F32:
+      for (int64_t i = 0; i < count; ++i)
+        storeAs(into.data, to + i, float(number(i)));
+      return;
+    case ElementType::F64:
+      for (int64_t i = 0; i < count; ++i)
+        storeAs(into.data, to + i, number(i));
+      return;
+    case ElementType::BF16:
+      for (int64_t i = 0; i < count; ++i)
+        storeAs(into.data, to + i, narrowBrain(float(number(i))));
+      return;
+    case ElementType::I64:
+      for (int64_t i = 0; i < count; ++i)
+        storeAs(into.data, to + i,
+                loadInteger(tensor.type, tensor.data, from + i));
+      return;
+    case ElementType::I32:
+    case ElementType::I8:
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t value = loadInteger(tensor.type, tensor.data, from + i);
+        const int64_t limit =
+            into.type == ElementType::I32 ? INT32_MAX : INT8_MAX;
+        if (value > limit || value < -limit - 1)
+          throw wrong("value ", value, " at position ", from + i,
+                      " does not fit ", elementName(into.type));
+        if (into.type == ElementType::I32)
+          storeAs(into.data, to + i, int32_t(value));
+        else
+          storeAs(into.data, to + i, int8_t(value));
+      }
+      return;
+    }
+  });
+}
+
+SafetensorsWriter::SafetensorsWriter(
+    const std::string &path, const std::vector<TensorHead> &tensors,
+    const std::map<std::string, std::string> &metadata)
+    : out(path) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty())
     header["__metadata__"] = metadata;
   uint64_t offset = 0;
-  for (const TensorView &tensor : tensors) {
+  for (const TensorHead &tensor : tensors) {
     nlohmann::ordered_json &entry = header[tensor.name];
     if (!entry.is_null())
       throw Error(
           str(path, ": tensor '", tensor.name, "' would be written twice"));
     entry["dtype"] = elementName(tensor.type);
     entry["shape"] = tensor.shape;
-    entry["data_offsets"] = {offset, offset + tensor.bytes};
-    offset += tensor.bytes;
+    entry["data_offsets"] = {offset, offset + tensor.bytes()};
+    offset += tensor.bytes();
   }
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');
-  AtomicFile out(path);
   const uint64_t headerBytes = text.size();
   out.write(&headerBytes, 8);
   out.write(text);
+}
+
+void writeSafetensors(const std::string &path,
+                      const std::vector<TensorView> &tensors,
+                      const std::map<std::string, std::string> &metadata) {
+  std::vector<TensorHead> heads;
+  for (const TensorView &tensor : tensors)
+    heads.push_back({tensor.name, tensor.type, tensor.shape});
+  SafetensorsWriter out(path, heads, metadata);
   for (const TensorView &tensor : tensors)
     out.write(tensor.data, tensor.bytes);
   out.commit();

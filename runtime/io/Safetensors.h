@@ -2,7 +2,9 @@
 // and conversion to the types variables have.
 #pragma once
 #include "runtime/core/File.h"
+#include "runtime/io/Box.h"
 #include "runtime/session.h"
+#include <deque>
 #include <map>
 #include <unordered_map>
 
@@ -30,22 +32,32 @@ struct StoredTensor {
   std::vector<int64_t> shape;
   const std::byte *data; ///< inside the mapped file; not aligned
   size_t bytes;
+  size_t file = 0; ///< which of the files that an index lists
 
   int64_t elements() const;
   const char *typeName() const;
   bool isFloat() const { return type <= Type::BF16; }
 };
 
+/// How an index file's name ends: tensors spread over several files.
+inline constexpr const char *kIndexSuffix = ".safetensors.index.json";
+
+/// One safetensors file, or all files that an index lists, as one.
 class SafetensorsFile {
 public:
-  /// Maps and validates the file. Throws Error naming the file and the tensor
-  /// or field that is wrong.
+  /// Maps and validates the file, or the index and its files. Throws Error
+  /// naming the file and the tensor or field that is wrong.
   explicit SafetensorsFile(const std::string &path);
 
-  const std::string &path() const { return file.path(); }
+  /// What was opened: the file, or the index.
+  const std::string &path() const { return name; }
+  /// The file that holds a tensor.
+  const std::string &pathOf(const StoredTensor &tensor) const {
+    return files[tensor.file].path();
+  }
   const std::vector<StoredTensor> &tensors() const { return list; }
   const StoredTensor *find(const std::string &name) const;
-  /// The file's `__metadata__`.
+  /// The `__metadata__` of the file or files.
   const std::map<std::string, std::string> &metadata() const { return meta; }
 
   /// Converts a stored tensor into a variable: the shape must be the
@@ -53,11 +65,49 @@ public:
   /// of another size if every value fits.
   void read(const StoredTensor &tensor, const TensorView &into) const;
 
+  /// The same for a part: the stored tensor must have `shape`, `into` is dense
+  /// and receives `box` of it, zero where the box reaches beyond.
+  void read(const StoredTensor &tensor, const TensorView &into,
+            const std::vector<int64_t> &shape, const Box &box) const;
+
 private:
-  MappedFile file;
+  void open(const std::string &path);
+  void openIndex();
+
+  std::string name;
+  std::deque<MappedFile> files;
   std::vector<StoredTensor> list;
   std::unordered_map<std::string, size_t> index;
   std::map<std::string, std::string> meta;
+};
+
+/// What a file's header says about a tensor.
+struct TensorHead {
+  std::string name;
+  ElementType type;
+  std::vector<int64_t> shape;
+
+  size_t bytes() const {
+    size_t total = elementBytes(type);
+    for (int64_t size : shape)
+      total *= size_t(size);
+    return total;
+  }
+};
+
+/// Writes a file piece by piece; without commit() the path stays as it was.
+class SafetensorsWriter {
+public:
+  SafetensorsWriter(const std::string &path,
+                    const std::vector<TensorHead> &tensors,
+                    const std::map<std::string, std::string> &metadata = {});
+
+  /// The tensors' bytes, in the order of the header.
+  void write(const void *data, size_t bytes) { out.write(data, bytes); }
+  void commit() { out.commit(); }
+
+private:
+  AtomicFile out;
 };
 
 /// Writes the tensors in the given order, atomically.

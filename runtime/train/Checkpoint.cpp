@@ -180,13 +180,33 @@ void megalodon::verifyCheckpointFile(const std::string &folder,
                       ": the file was truncated or altered"));
 }
 
+static std::string indexOf(const std::string &set) {
+  return set.substr(0, set.rfind('.')) + kIndexSuffix;
+}
+
+std::vector<std::string> megalodon::checkpointFiles(const std::string &folder,
+                                                    const json &record,
+                                                    const std::string &set) {
+  const json &files = recordField(folder, record, "files");
+  if (!files.contains(indexOf(set)))
+    return {set};
+  std::vector<std::string> list = {indexOf(set)};
+  const std::string part = set.substr(0, set.rfind('.')) + "-";
+  for (const auto &item : files.items())
+    if (item.key().compare(0, part.size(), part) == 0)
+      list.push_back(item.key());
+  return list;
+}
+
 void megalodon::loadCheckpoint(const std::string &folder, const json &record,
                                Session &session,
                                const std::vector<TensorView> &state) {
-  auto load = [&](const char *name, const std::vector<TensorView> &tensors) {
-    verifyCheckpointFile(folder, record, name);
+  auto load = [&](const char *set, const std::vector<TensorView> &tensors) {
+    const std::vector<std::string> files = checkpointFiles(folder, record, set);
+    for (const std::string &name : files)
+      verifyCheckpointFile(folder, record, name);
     readVariables(session.plan(), tensors,
-                  SafetensorsFile((fs::path(folder) / name).string()));
+                  SafetensorsFile((fs::path(folder) / files[0]).string()));
   };
   load(kModelFile, session.parameters());
   load(kOptimizerFile, moments(session));
@@ -203,10 +223,20 @@ std::string megalodon::findWeights(const std::string &path) {
     throw Error(str(path, ": no such file or folder"));
   if (!fs::is_directory(place))
     return place.string();
-  if (fs::exists(place / kModelFile))
-    return (place / kModelFile).string();
-  if (std::optional<Checkpoint> newest = newestCheckpoint(place.string()))
-    return (fs::path(newest->folder) / kModelFile).string();
+  auto modelIn = [](const fs::path &folder) {
+    for (const std::string &name :
+         {std::string(kModelFile), indexOf(kModelFile)})
+      if (fs::exists(folder / name))
+        return (folder / name).string();
+    return std::string();
+  };
+  if (std::string model = modelIn(place); !model.empty())
+    return model;
+  if (std::optional<Checkpoint> newest = newestCheckpoint(place.string())) {
+    const std::string model = modelIn(newest->folder);
+    return model.empty() ? (fs::path(newest->folder) / kModelFile).string()
+                         : model;
+  }
   throw Error(str(path, ": expected ", kModelFile,
                   " or a checkpoint in this folder, got neither"));
 }
@@ -214,8 +244,12 @@ std::string megalodon::findWeights(const std::string &path) {
 void megalodon::loadWeights(const std::string &path, Session &session) {
   std::string file = findWeights(path);
   std::string folder = fs::path(file).parent_path().string();
-  if (fs::path(file).filename() == kModelFile &&
-      fs::exists(fs::path(folder) / kRecordFile))
-    verifyCheckpointFile(folder, readRecord(folder), kModelFile);
+  const fs::path name = fs::path(file).filename();
+  if ((name == kModelFile || name == indexOf(kModelFile)) &&
+      fs::exists(fs::path(folder) / kRecordFile)) {
+    const json record = readRecord(folder);
+    for (const std::string &part : checkpointFiles(folder, record, kModelFile))
+      verifyCheckpointFile(folder, record, part);
+  }
   readWeights(session, SafetensorsFile(file));
 }

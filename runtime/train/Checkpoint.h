@@ -10,6 +10,8 @@
 
 namespace megalodon {
 
+// The three sets of tensors. One rank writes each into one file; several ranks
+// write files of their own and an index.
 inline constexpr const char *kModelFile = "model.safetensors";
 inline constexpr const char *kOptimizerFile = "optimizer.safetensors";
 inline constexpr const char *kStateFile = "state.safetensors";
@@ -53,8 +55,16 @@ void verifyCheckpointFile(const std::string &folder,
                           const nlohmann::json &record,
                           const std::string &name);
 
-/// The safetensors file that `path` means: the file itself, a checkpoint's
-/// model.safetensors, or that of the newest checkpoint of a training folder
+/// Which files of a record hold one of the three sets, with the index first if
+/// there is one: for "model.safetensors" that file, or
+/// "model.safetensors.index.json" and "model-00001-of-00002.safetensors", ...
+/// Throws Error when there are none.
+std::vector<std::string> checkpointFiles(const std::string &folder,
+                                         const nlohmann::json &record,
+                                         const std::string &set);
+
+/// The safetensors file or index that `path` means: the file itself, a
+/// checkpoint's model, or that of the newest checkpoint of a training folder
 /// (also as FOLDER/latest).
 std::string findWeights(const std::string &path);
 

@@ -47,6 +47,43 @@ static double initialValue(const plan::Initializer &init,
   return 0;
 }
 
+void megalodon::initializeBox(const TensorView &into,
+                              const std::vector<int64_t> &shape, const Box &box,
+                              const plan::Initializer &init, uint64_t seed,
+                              ThreadPool &pool) {
+  CounterRandom random(seed, hashName(into.name));
+  std::vector<double> theta;
+  if (init.kind == InitKind::CemaTheta)
+    theta = cemaTheta(Box::whole(shape).elements(), random);
+  std::memset(into.data, 0, into.bytes);
+  struct Run {
+    int64_t from, to, count;
+  };
+  constexpr int64_t piece = 1 << 16;
+  std::vector<Run> runs;
+  forEachRun(shape, box, [&](int64_t from, int64_t to, int64_t count) {
+    for (int64_t done = 0; done < count; done += piece)
+      runs.push_back({from + done, to + done, std::min(piece, count - done)});
+  });
+  // Runs may be short: a task takes as many as make a piece.
+  std::vector<size_t> begins;
+  for (size_t i = 0, elements = piece; i < runs.size(); ++i) {
+    if (elements >= piece) {
+      begins.push_back(i);
+      elements = 0;
+    }
+    elements += size_t(runs[i].count);
+  }
+  begins.push_back(runs.size());
+  pool.run(int64_t(begins.size()) - 1, [&](int64_t task, int) {
+    for (size_t i = begins[size_t(task)]; i < begins[size_t(task) + 1]; ++i)
+      for (int64_t k = 0; k < runs[i].count; ++k)
+        storeNumber(into, runs[i].to + k,
+                    theta.empty() ? initialValue(init, random, runs[i].from + k)
+                                  : theta[size_t(runs[i].from + k)]);
+  });
+}
+
 void megalodon::initializeParameters(Session &session, uint64_t seed) {
   std::vector<TensorView> parameters = session.parameters();
   std::vector<plan::Initializer> initializers;
@@ -58,24 +95,8 @@ void megalodon::initializeParameters(Session &session, uint64_t seed) {
       throw Error(str(session.plan().path, ": parameter '", parameters[i].name,
                       "': expected an initialiser, got init_mode none: give "
                       "start weights with --weights"));
-
   ThreadPool pool(session.threads());
-  constexpr int64_t piece = 1 << 16;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const TensorView &tensor = parameters[i];
-    CounterRandom random(seed, hashName(tensor.name));
-    std::vector<double> theta;
-    if (initializers[i].kind == InitKind::CemaTheta)
-      theta = cemaTheta(elementCount(tensor), random);
-    int64_t count = elementCount(tensor);
-    pool.run((count + piece - 1) / piece, [&](int64_t task, int) {
-      for (int64_t element = task * piece,
-                   end = std::min(count, element + piece);
-           element < end; ++element)
-        storeNumber(tensor, element,
-                    theta.empty()
-                        ? initialValue(initializers[i], random, element)
-                        : theta[element]);
-    });
-  }
+  for (size_t i = 0; i < parameters.size(); ++i)
+    initializeBox(parameters[i], parameters[i].shape,
+                  Box::whole(parameters[i].shape), initializers[i], seed, pool);
 }

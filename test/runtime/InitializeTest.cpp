@@ -36,6 +36,43 @@ TEST(Initialize, FollowsTheInitialisers) {
     EXPECT_EQ(loadNumber(scale, i), 0);
 }
 
+TEST(Initialize, PartsGetTheNumbersOfTheWhole) {
+  const std::vector<int64_t> shape = {7, 5, 2};
+  ThreadPool pool(3);
+  for (plan::InitKind kind :
+       {plan::InitKind::TruncatedNormal, plan::InitKind::Uniform,
+        plan::InitKind::ComplexNormal, plan::InitKind::CemaTheta,
+        plan::InitKind::Constant}) {
+    const plan::Initializer init{kind, 0.5, 1};
+    auto fill = [&](const Box &box) {
+      std::vector<double> numbers(size_t(box.elements()), NAN);
+      initializeBox({"t", ElementType::F64, box.extent,
+                     reinterpret_cast<std::byte *>(numbers.data()),
+                     numbers.size() * 8},
+                    shape, box, init, 3, pool);
+      return numbers;
+    };
+    const std::vector<double> whole = fill(Box::whole(shape));
+    EXPECT_NE(whole[10], 0);
+    // Uneven splits of the first and of the second dimension.
+    for (const Box &box :
+         {Box{{0, 0, 0}, {4, 5, 2}}, Box{{4, 0, 0}, {4, 5, 2}},
+          Box{{0, 3, 0}, {7, 3, 2}}, Box{{4, 3, 0}, {4, 3, 2}}}) {
+      const std::vector<double> part = fill(box);
+      size_t element = 0;
+      for (int64_t i = 0; i < box.extent[0]; ++i)
+        for (int64_t j = 0; j < box.extent[1]; ++j)
+          for (int64_t k = 0; k < 2; ++k, ++element) {
+            const int64_t row = box.offset[0] + i, column = box.offset[1] + j;
+            EXPECT_EQ(part[element],
+                      row < 7 && column < 5
+                          ? whole[size_t((row * 5 + column) * 2 + k)]
+                          : 0);
+          }
+    }
+  }
+}
+
 TEST(Initialize, PermutesCemaFrequencies) {
   // The same values for every seed, in another order.
   std::vector<double> values[2];

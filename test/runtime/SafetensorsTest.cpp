@@ -5,6 +5,7 @@
 #include "test/runtime/TestPlan.h"
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 using namespace megalodon;
 using namespace megalodon::test;
@@ -166,4 +167,142 @@ TEST(Safetensors, ConvertsToTheVariablesType) {
   EXPECT_ERROR(
       file.read(*file.find("b"), view(ElementType::F32, {1, 2}, single)),
       "tensor 'b': expected shape [1, 2], got [2]");
+}
+
+TEST(Safetensors, ReadsBoxesWithZeroPadding) {
+  const std::string path = temporaryPath("safetensors");
+  std::vector<int64_t> numbers(3 * 4 * 5);
+  for (size_t i = 0; i < numbers.size(); ++i)
+    numbers[i] = int64_t(i) + 1;
+  writeSafetensors(path, {{"t",
+                           ElementType::I64,
+                           {3, 4, 5},
+                           reinterpret_cast<std::byte *>(numbers.data()),
+                           numbers.size() * 8}});
+  SafetensorsFile file(path);
+  const std::vector<int64_t> shape = {3, 4, 5};
+  const Box boxes[] = {Box::whole(shape),
+                       {{0, 0, 3}, {3, 4, 3}},  // the last column is padding
+                       {{2, 0, 0}, {2, 4, 5}},  // the last two rows are
+                       {{1, 2, 0}, {1, 2, 5}},  // one run
+                       {{0, 3, 1}, {2, 3, 2}},  // padding in the middle
+                       {{0, 0, 5}, {3, 4, 5}},  // nothing but padding
+                       {{4, 0, 0}, {2, 4, 5}}}; // likewise
+  for (const Box &box : boxes) {
+    // Same type, and converted.
+    std::vector<int64_t> wide(size_t(box.elements()), -1);
+    std::vector<int32_t> narrow(size_t(box.elements()), -1);
+    file.read(*file.find("t"),
+              {"t", ElementType::I64, box.extent,
+               reinterpret_cast<std::byte *>(wide.data()), wide.size() * 8},
+              shape, box);
+    file.read(*file.find("t"),
+              {"t", ElementType::I32, box.extent,
+               reinterpret_cast<std::byte *>(narrow.data()), narrow.size() * 4},
+              shape, box);
+    size_t element = 0;
+    for (int64_t i = 0; i < box.extent[0]; ++i)
+      for (int64_t j = 0; j < box.extent[1]; ++j)
+        for (int64_t k = 0; k < box.extent[2]; ++k, ++element) {
+          const int64_t at[] = {box.offset[0] + i, box.offset[1] + j,
+                                box.offset[2] + k};
+          const bool inside = at[0] < 3 && at[1] < 4 && at[2] < 5;
+          const int64_t wanted =
+              inside ? (at[0] * 4 + at[1]) * 5 + at[2] + 1 : 0;
+          EXPECT_EQ(wide[element], wanted);
+          EXPECT_EQ(narrow[element], wanted);
+        }
+  }
+  double scalar = 0;
+  const TensorView one{
+      "s", ElementType::F64, {}, reinterpret_cast<std::byte *>(&scalar), 8};
+  double stored = 0.5;
+  writeSafetensors(
+      path,
+      {{"s", ElementType::F64, {}, reinterpret_cast<std::byte *>(&stored), 8}});
+  SafetensorsFile other(path);
+  other.read(*other.find("s"), one, {}, Box::whole({}));
+  EXPECT_EQ(scalar, 0.5);
+  EXPECT_ERROR(other.read(*other.find("s"), one, {2}, Box{{0}, {1}}),
+               path + ": tensor 's': expected shape [2], got []");
+}
+
+namespace {
+/// Two files with tensors a, b and c, and an index of them.
+struct IndexTest : testing::Test {
+  std::string folder = temporaryPath("folder"),
+              index = folder + "/model.safetensors.index.json",
+              first = folder + "/model-00001-of-00002.safetensors",
+              second = folder + "/model-00002-of-00002.safetensors";
+  float numbers[3] = {1, 2, 3};
+
+  void SetUp() override {
+    std::filesystem::create_directories(folder);
+    writeSafetensors(first, {view("a", 0), view("c", 2)});
+    writeSafetensors(second, {view("b", 1)});
+    list({{"a", 1}, {"b", 2}, {"c", 1}});
+  }
+  TensorView view(const char *name, int at) {
+    return {name,
+            ElementType::F32,
+            {1},
+            reinterpret_cast<std::byte *>(numbers + at),
+            4};
+  }
+  void list(const std::vector<std::pair<const char *, int>> &map) {
+    std::string text;
+    for (auto &[name, part] : map)
+      text += str(text.empty() ? "" : ",", '"', name, "\":\"model-0000", part,
+                  "-of-00002.safetensors\"");
+    writeText(index, "{\"metadata\":{\"total_size\":12},\"weight_map\":{" +
+                         text + "}}");
+  }
+};
+} // namespace
+
+TEST_F(IndexTest, ReadsAllFilesAsOne) {
+  SafetensorsFile file(index);
+  EXPECT_EQ(file.path(), index);
+  EXPECT_EQ(file.tensors().size(), 3u);
+  int i = 0;
+  for (const char *name : {"a", "b", "c"}) {
+    float number = 0;
+    ASSERT_NE(file.find(name), nullptr);
+    file.read(*file.find(name), {name,
+                                 ElementType::F32,
+                                 {1},
+                                 reinterpret_cast<std::byte *>(&number),
+                                 4});
+    EXPECT_EQ(number, numbers[i++]);
+  }
+  EXPECT_EQ(file.pathOf(*file.find("b")), second);
+}
+
+TEST_F(IndexTest, RefusesWhatDoesNotFit) {
+  auto refusal = [&] {
+    return messageOf([&] { SafetensorsFile file(index); });
+  };
+  list({{"a", 1}, {"b", 2}});
+  EXPECT_EQ(refusal(), first + ": tensor 'c' is not listed in " + index);
+  list({{"a", 1}, {"b", 2}, {"c", 2}});
+  EXPECT_EQ(refusal(), index + ": tensor 'c': expected in " + second +
+                           ", got in " + first);
+  list({{"a", 1}, {"b", 2}, {"c", 1}, {"d", 2}});
+  EXPECT_EQ(refusal(),
+            second + ": expected tensor 'd' as " + index + " says, got none");
+  list({{"a", 1}, {"b", 2}, {"c", 1}, {"c", 1}});
+  EXPECT_EQ(refusal(), index + ": name 'c' stands twice in the index");
+  list({{"a", 1}, {"b", 3}, {"c", 1}});
+  EXPECT_NE(refusal().find("model-00003-of-00002.safetensors: cannot open"),
+            std::string::npos);
+  writeText(index, R"({"weight_map":{"a":"../a.safetensors"}})");
+  EXPECT_EQ(refusal(),
+            index + ": field 'weight_map.a': expected the name of a file "
+                    "beside this one, got \"../a.safetensors\"");
+  writeText(index, "{}");
+  EXPECT_EQ(refusal(),
+            index + ": field 'weight_map': expected an object, got nothing");
+  writeText(index, "{");
+  EXPECT_NE(refusal().find(index + ": the index is not valid JSON"),
+            std::string::npos);
 }
