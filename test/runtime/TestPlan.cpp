@@ -109,15 +109,6 @@ std::shared_ptr<const plan::LoadedPlan> loadPlan(const Damage &damage) {
   return plan::LoadedPlan::parse("test.plan", bytes.data(), bytes.size());
 }
 
-std::string messageOf(const std::function<void()> &body) {
-  try {
-    body();
-  } catch (const Error &error) {
-    return error.what();
-  }
-  return "";
-}
-
 std::string temporaryPath(const std::string &name) {
   /// One folder a process, so that tests can run side by side.
   struct Folder {

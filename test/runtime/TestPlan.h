@@ -4,7 +4,7 @@
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/plan/Plan_generated.h"
 #include "runtime/session.h"
-#include <functional>
+#include "test/runtime/Messages.h"
 #include <gtest/gtest.h>
 
 namespace megalodon::test {
@@ -36,18 +36,7 @@ std::vector<uint8_t> buildPlan(const Damage &damage = {});
 
 std::shared_ptr<const plan::LoadedPlan> loadPlan(const Damage &damage = {});
 
-/// The message of the Error that body() throws; empty when it throws none.
-std::string messageOf(const std::function<void()> &body);
-
 /// A path in the test's temporary folder.
 std::string temporaryPath(const std::string &name);
 
 } // namespace megalodon::test
-
-#define EXPECT_ERROR(statement, text)                                          \
-  do {                                                                         \
-    const std::string message =                                                \
-        megalodon::test::messageOf([&] { statement; });                        \
-    EXPECT_NE(message.find(text), std::string::npos)                           \
-        << "message: '" << message << "'";                                     \
-  } while (false)
