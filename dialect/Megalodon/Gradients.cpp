@@ -33,7 +33,7 @@ void EmbeddingOp::buildVectorJacobianProduct(OpBuilder &builder,
   if (results[0] && wanted[1])
     operands[1] = EmbeddingGradOp::create(
         builder, getLoc(), getWeight().getType(), forward(getTokens()),
-        results[0], getScaleAttr());
+        results[0], forwardOrNone(forward, getRank()), getScaleAttr());
 }
 
 void LinearOp::buildVectorJacobianProduct(OpBuilder &builder,
@@ -245,7 +245,8 @@ void CrossEntropyOp::buildVectorJacobianProduct(
   if (results[0] && wanted[0])
     operands[0] = CrossEntropyGradOp::create(
         builder, getLoc(), getLogits().getType(), results[0],
-        forward(getLogits()), forward(getTargets()), forward(getLse()));
+        forward(getLogits()), forward(getTargets()), forward(getLse()),
+        /*rank=*/Value(), /*vocabulary=*/IntegerAttr());
 }
 
 void MeanOp::buildVectorJacobianProduct(OpBuilder &builder, ValueRange results,
@@ -253,6 +254,6 @@ void MeanOp::buildVectorJacobianProduct(OpBuilder &builder, ValueRange results,
                                         const llvm::SmallBitVector &wanted,
                                         MutableArrayRef<Value> operands) {
   if (results[0] && wanted[0])
-    operands[0] =
-        MeanGradOp::create(builder, getLoc(), getX().getType(), results[0]);
+    operands[0] = MeanGradOp::create(builder, getLoc(), getX().getType(),
+                                     results[0], getPartsAttr());
 }

@@ -235,6 +235,75 @@ INFER(AdamWOp) {
   return success();
 }
 
+//===-- Parallel ----------------------------------------------------------===//
+
+INFER(TimestepStatisticsOp) {
+  types.push_back(tensor(
+      {shapeOf(in.getX())[0], 1, 2, static_cast<int64_t>(in.getGroups())},
+      in.getX()));
+  return success();
+}
+
+INFER(TimestepPrefixOp) {
+  for (int state = 0; state < 2; ++state)
+    types.append({in.getCount().getType(), in.getMean().getType(),
+                  in.getVar().getType()});
+  return success();
+}
+
+INFER(TimestepPrefixGradOp) {
+  ArrayRef<int64_t> summaries = shapeOf(in.getSummaries());
+  types.append({tensor({summaries[0], 1, 2, summaries[3]}, in.getSummaries()),
+                in.getMean().getType(), in.getVar().getType()});
+  return success();
+}
+
+INFER(TimestepStatisticsGradOp) {
+  types.push_back(in.getX().getType());
+  return success();
+}
+
+INFER(PackStatisticsOp) {
+  ArrayRef<int64_t> mean = shapeOf(in.getMean());
+  types.push_back(tensor({mean[0], 1, 2, mean[1]}, in.getMean()));
+  return success();
+}
+
+INFER(CemaSummaryOp) {
+  ArrayRef<int64_t> x = shapeOf(in.getX());
+  types.push_back(tensor({x[0], 1, x[2], shapeOf(in.getQ())[1], 2}, in.getX()));
+  return success();
+}
+
+INFER(CemaGradSummaryOp) {
+  ArrayRef<int64_t> dy = shapeOf(in.getDy());
+  types.push_back(
+      tensor({dy[0], 1, dy[2], shapeOf(in.getQ())[1], 2}, in.getDy()));
+  return success();
+}
+
+INFER(CemaPrefixOp) {
+  types.append(2, in.getState().getType());
+  return success();
+}
+
+INFER(CrossEntropySummaryOp) {
+  ArrayRef<int64_t> logits = shapeOf(in.getLogits());
+  types.push_back(tensor({logits[0], logits[1], 2}, in.getLogits()));
+  return success();
+}
+
+INFER(CrossEntropyCombineOp) {
+  types.append(
+      2, tensor(shapeOf(in.getSummaries()).drop_back(), in.getSummaries()));
+  return success();
+}
+
+INFER(SumOfSquaresOp) {
+  types.push_back(RankedTensorType::get({}, Float64Type::get(context)));
+  return success();
+}
+
 #undef INFER
 
 //===-- Compatibility -----------------------------------------------------===//
@@ -285,4 +354,15 @@ COMPATIBLE(CrossEntropyGradOp)
 COMPATIBLE(GlobalNormOp)
 COMPATIBLE(ClipOp)
 COMPATIBLE(AdamWOp)
+COMPATIBLE(TimestepStatisticsOp)
+COMPATIBLE(TimestepPrefixOp)
+COMPATIBLE(TimestepPrefixGradOp)
+COMPATIBLE(TimestepStatisticsGradOp)
+COMPATIBLE(PackStatisticsOp)
+COMPATIBLE(CemaSummaryOp)
+COMPATIBLE(CemaGradSummaryOp)
+COMPATIBLE(CemaPrefixOp)
+COMPATIBLE(CrossEntropySummaryOp)
+COMPATIBLE(CrossEntropyCombineOp)
+COMPATIBLE(SumOfSquaresOp)
 #undef COMPATIBLE

@@ -2,3 +2,4 @@
 include "dialect/Megalodon/MegalodonOps.td"
 include "dialect/Megalodon/MegalodonGradientOps.td"
 include "dialect/Megalodon/MegalodonOptimizerOps.td"
+include "dialect/Megalodon/MegalodonParallelOps.td"

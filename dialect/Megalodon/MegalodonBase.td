@@ -15,7 +15,8 @@ def Megalodon_Dialect : Dialect {
   let summary = "blocks of the MEGALODON architecture, their gradients and the optimizer";
   let description = [{
     Ops on ranked tensors of static shape that read like the figures of the MEGALODON paper (arXiv 2404.08801), the ops their gradients are
-    made of, and clip and AdamW. All ops are free of side effects: what the model remembers of the past is an explicit operand and result.
+    made of, clip and AdamW, and what ranks need to share the work. All ops are free of side effects: what the model remembers of the past
+    is an explicit operand and result.
 
     Notation used in the descriptions: B batch rows, L tokens in the call, D model dimension, N CEMA states a channel, G norm groups,
     H heads, Z and V width of queries/keys and of values over all heads, dz = Z/H, dv = V/H, C chunk size, F the compute type (f32 or f64).
@@ -68,7 +69,10 @@ def FVector : Megalodon_FloatRank<[1]>;
 def FMatrix : Megalodon_FloatRank<[2]>;
 def FTokens : Megalodon_FloatRank<[3]>;            // [B, L, channels]
 def FTokensOrRows : Megalodon_FloatRank<[2, 3]>;   // [B, channels] or [B, L, channels]
+def FStatistics : Megalodon_FloatRank<[4]>;        // [B, R, 2, G]
+def FStates : Megalodon_FloatRank<[5]>;            // [B, R, D, N, 2]
 def FAny : ConfinedType<RankedTensorOf<[F32, F64]>, [CPred<"::llvm::cast<::mlir::ShapedType>($_self).hasStaticShape()">], "static tensor of f32 or f64">;
+def F64Scalar : Megalodon_Ranked<[F64], [0]>;
 def F64Matrix : Megalodon_Ranked<[F64], [2]>;      // [D, N]
 def F64Complex : Megalodon_Ranked<[F64], [3]>;     // [D, N, 2]
 def FState : Megalodon_FloatRank<[4]>;             // [B, D, N, 2]
@@ -89,5 +93,7 @@ class Megalodon_CheapForwardOp<string mnemonic, list<Trait> traits = []> :
 }
 /// An op of the backward pass: corresponds to one forward op.
 class Megalodon_GradientOp<string mnemonic, list<Trait> traits = []> : Megalodon_Op<mnemonic, traits> { let hasVerifier = 1; }
+/// An op that works on one rank's share.
+class Megalodon_ParallelOp<string mnemonic, list<Trait> traits = []> : Megalodon_Op<mnemonic, traits> { let hasVerifier = 1; }
 
 #endif

@@ -18,7 +18,7 @@ def Megalodon_EmbeddingGradOp : Megalodon_GradientOp<"embedding_grad"> {
     dweight[v,:] = scale * sum of dy[b,l,:] over the tokens equal to v
     ```
 
-    Summed in token order.
+    Summed in token order. With a `rank`, row v of dweight is the vocabulary's row rank * rows + v.
 
     * C1: tokens [B,L], dy [B,L,D], dweight [vocabulary,D].
 
@@ -30,9 +30,9 @@ def Megalodon_EmbeddingGradOp : Megalodon_GradientOp<"embedding_grad"> {
        -> tensor<32x16xf32>
     ```
   }];
-  let arguments = (ins I32Tokens:$tokens, FTokens:$dy, DefaultValuedAttr<F64Attr, "1.0">:$scale);
+  let arguments = (ins I32Tokens:$tokens, FTokens:$dy, Optional<Index>:$rank, DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let results = (outs FMatrix:$dweight);
-  let assemblyFormat = "$tokens `,` $dy attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$tokens `,` $dy (`at` $rank^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input", [InferTypeOpAdaptorWithIsCompatible]> {
@@ -374,7 +374,10 @@ def Megalodon_CrossEntropyGradOp : Megalodon_GradientOp<"cross_entropy_grad", [I
 
     0 for ignored targets.
 
+    With a `rank` the logits are one rank's columns of the vocabulary, as in cross_entropy_summary; dlogits of padding is 0.
+
     * C1: logits, dlogits one type [B,L,O]; dnll, lse, targets [B,L].
+    * C2: rank and vocabulary are both given or both absent; vocabulary > 0.
 
     Example:
 
@@ -384,19 +387,21 @@ def Megalodon_CrossEntropyGradOp : Megalodon_GradientOp<"cross_entropy_grad", [I
        -> tensor<2x8x32xf32>
     ```
   }];
-  let arguments = (ins FMatrix:$dnll, FTokens:$logits, I32Tokens:$targets, FMatrix:$lse);
+  let arguments = (ins FMatrix:$dnll, FTokens:$logits, I32Tokens:$targets, FMatrix:$lse, Optional<Index>:$rank,
+                       OptionalAttr<I64Attr>:$vocabulary);
   let results = (outs FTokens:$dlogits);
-  let assemblyFormat = "$dnll `,` $logits `,` $targets `,` $lse attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dnll `,` $logits `,` $targets `,` $lse (`at` $rank^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_MeanGradOp : Megalodon_GradientOp<"mean_grad"> {
   let summary = "gradient of mean";
   let description = [{
     ```
-    dx = dy / (number of positions of the call), at every position
+    dx = dy / (parts * number of positions of the call), at every position
     ```
 
     * C1: dy is a scalar, dx [B,L], of one element type.
+    * C2: parts > 0.
 
     Example:
 
@@ -404,7 +409,7 @@ def Megalodon_MeanGradOp : Megalodon_GradientOp<"mean_grad"> {
     %dx = megalodon.mean_grad %dy : (tensor<f32>) -> tensor<2x8xf32>
     ```
   }];
-  let arguments = (ins FScalar:$dy);
+  let arguments = (ins FScalar:$dy, DefaultValuedAttr<I64Attr, "1">:$parts);
   let results = (outs FMatrix:$dx);
   let assemblyFormat = "$dy attr-dict `:` functional-type(operands, results)";
 }

@@ -20,6 +20,9 @@ def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor
 
     `tokens` [B, L], `weight` [vocabulary, D]. Token ids must be in range; the runtime checks them.
 
+    With a `rank` the table is one rank's part of the vocabulary: its row i is the vocabulary's row rank * rows + i, and the tokens of
+    other ranks give 0.
+
     * C1: result is [B, L, D] with [B, L] of tokens and D of weight.
     * C2: element types of weight and result agree.
 
@@ -31,9 +34,9 @@ def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor
        -> tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins I32Tokens:$tokens, FMatrix:$weight, DefaultValuedAttr<F64Attr, "1.0">:$scale);
+  let arguments = (ins I32Tokens:$tokens, FMatrix:$weight, Optional<Index>:$rank, DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let results = (outs FTokens:$result);
-  let assemblyFormat = "$tokens `,` $weight attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$tokens `,` $weight (`at` $rank^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptorWithIsCompatible]> {
@@ -470,12 +473,14 @@ def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptorWithIsComp
   let summary = "mean over all positions of the call";
   let description = [{
     ```
-    y = sum(x) / (number of positions of the call)
+    y = sum(x) / (parts * number of positions of the call)
     ```
 
-    Sums in f64. Ignored positions count in the denominator (the original's rule).
+    Sums in f64. Ignored positions count in the denominator (the original's rule). With parts > 1 the result is this rank's share of a mean
+    over as many ranks, and the ranks' results add up to it.
 
     * C1: result is a scalar of x's element type.
+    * C2: parts > 0.
 
     Example:
 
@@ -483,7 +488,7 @@ def Megalodon_MeanOp : Megalodon_ForwardOp<"mean", [InferTypeOpAdaptorWithIsComp
     %result = megalodon.mean %x : (tensor<2x8xf32>) -> tensor<f32>
     ```
   }];
-  let arguments = (ins FMatrix:$x);
+  let arguments = (ins FMatrix:$x, DefaultValuedAttr<I64Attr, "1">:$parts);
   let results = (outs FScalar:$result);
   let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
 }

@@ -338,8 +338,8 @@ LogicalResult CrossEntropyOp::verify() {
 }
 
 LogicalResult MeanOp::verify() {
-  // C1
-  return Check(*this).results(*this, {"result"});
+  // C2, C1
+  return Check(*this).positive("parts", getParts()).results(*this, {"result"});
 }
 
 LogicalResult LossSumOp::verify() {
@@ -538,12 +538,20 @@ LogicalResult CrossEntropyGradOp::verify() {
       .shape("targets", getTargets(), positions)
       .shape("lse", getLse(), positions)
       .element("lse", getLse(), element);
+  // C2
+  check.that(!getRank() == !getVocabulary(), "rank",
+             "rank and vocabulary both given or both absent", "one of them");
+  if (getVocabulary())
+    check.positive("vocabulary", *getVocabulary());
+  // C1
   return check.results(*this, {"dlogits"});
 }
 
 LogicalResult MeanGradOp::verify() {
-  // C1
-  return Check(*this).element("dx", getDx(), elementOf(getDy()));
+  // C1, C2
+  return Check(*this)
+      .element("dx", getDx(), elementOf(getDy()))
+      .positive("parts", getParts());
 }
 
 //===-- Optimizer ---------------------------------------------------------===//
@@ -592,4 +600,146 @@ LogicalResult AdamWOp::verify() {
   // C1
   return check.results(
       *this, {"new_parameter", "new_first_moment", "new_second_moment"});
+}
+
+//===-- Parallel ----------------------------------------------------------===//
+
+LogicalResult TimestepStatisticsOp::verify() {
+  Check check(*this);
+  // C2
+  check.divides("groups", getGroups(), "channels", shapeOf(getX())[2]);
+  // C1
+  return check.results(*this, {"summary"});
+}
+
+/// What timestep_prefix and its gradient ask of the summaries and of the state
+/// in front of all ranks.
+static void checkStatistics(Check &check, Value summaries, Value count,
+                            Value mean, Value var) {
+  ArrayRef<int64_t> shape = shapeOf(summaries);
+  Type element = elementOf(summaries);
+  check.positive("ranks", shape[1])
+      .shape("summaries", summaries, {shape[0], shape[1], 2, shape[3]})
+      .shape("count", count, {shape[0]})
+      .shape("mean", mean, {shape[0], shape[3]})
+      .shape("var", var, {shape[0], shape[3]})
+      .element("mean", mean, element)
+      .element("var", var, element);
+}
+
+LogicalResult TimestepPrefixOp::verify() {
+  Check check(*this);
+  // C1, C2, C3
+  checkStatistics(check, getSummaries(), getCount(), getMean(), getVar());
+  return check.results(*this, {"local_count", "local_mean", "local_var",
+                               "new_count", "new_mean", "new_var"});
+}
+
+LogicalResult TimestepPrefixGradOp::verify() {
+  Check check(*this);
+  // C1, C2, C4
+  checkStatistics(check, getSummaries(), getCount(), getMean(), getVar());
+  check.type("dlocal", getDlocal(), getSummaries());
+  // C3, C4
+  check
+      .that(!getDnewMean() == !getDnewVar(), "end",
+            "dnew_mean and dnew_var both given or both absent", "one of them")
+      .shape("dnew_mean", getDnewMean(), shapeOf(getMean()))
+      .shape("dnew_var", getDnewVar(), shapeOf(getMean()))
+      .element("dnew_mean", getDnewMean(), elementOf(getMean()))
+      .element("dnew_var", getDnewVar(), elementOf(getMean()));
+  // C1, C2
+  return check.results(*this, {"dsummary", "dmean", "dvar"});
+}
+
+LogicalResult TimestepStatisticsGradOp::verify() {
+  Check check(*this);
+  int64_t groups = shapeOf(getSummary())[3];
+  // C1
+  check.type("dx", getDx(), getX());
+  // C2
+  check.shape("summary", getSummary(), {shapeOf(getX())[0], 1, 2, groups})
+      .element("summary", getSummary(), elementOf(getX()))
+      .type("dsummary", getDsummary(), getSummary())
+      .divides("groups", groups, "channels", shapeOf(getX())[2]);
+  // C1
+  return check.results(*this, {"result"});
+}
+
+LogicalResult PackStatisticsOp::verify() {
+  // C1
+  return Check(*this)
+      .type("var", getVar(), getMean())
+      .results(*this, {"summary"});
+}
+
+LogicalResult CemaSummaryOp::verify() {
+  Check check(*this);
+  int64_t channels = shapeOf(getX())[2], states = shapeOf(getP())[1];
+  // C1
+  check.shape("p", getP(), {channels, states})
+      .shape("q", getQ(), {channels, states, 2});
+  // C2
+  return check.results(*this, {"summary"});
+}
+
+LogicalResult CemaGradSummaryOp::verify() {
+  Check check(*this);
+  int64_t channels = shapeOf(getDy())[2], states = shapeOf(getQ())[1];
+  // C1
+  check.shape("q", getQ(), {channels, states, 2})
+      .shape("g", getG(), {channels, states, 2});
+  // C2
+  return check.results(*this, {"summary"});
+}
+
+LogicalResult CemaPrefixOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> summaries = shapeOf(getSummaries());
+  // C1
+  check.positive("ranks", summaries[1])
+      .shape("summaries", getSummaries(),
+             {summaries[0], summaries[1], summaries[2], summaries[3], 2})
+      .shape("q", getQ(), {summaries[2], summaries[3], 2});
+  // C2
+  check
+      .shape("state", getState(), {summaries[0], summaries[2], summaries[3], 2})
+      .element("state", getState(), elementOf(getSummaries()));
+  return check.results(*this, {"local_state", "new_state"});
+}
+
+LogicalResult CrossEntropySummaryOp::verify() {
+  Check check(*this);
+  // C1
+  check.shape("targets", getTargets(), shapeOf(getLogits()).drop_back());
+  // C3
+  check.positive("vocabulary", getVocabulary());
+  // C2
+  return check.results(*this, {"summary"});
+}
+
+LogicalResult CrossEntropyCombineOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> summaries = shapeOf(getSummaries());
+  // C1
+  check
+      .that(summaries[2] > 0 && summaries[2] % 2 == 0, "summaries",
+            "pairs of numbers", Twine(summaries[2]) + " numbers")
+      .shape("targets", getTargets(), summaries.drop_back());
+  // C1, C2
+  return check.results(*this, {"nll", "lse"});
+}
+
+LogicalResult SumOfSquaresOp::verify() {
+  Check check(*this);
+  // C1
+  check.that(!getGradients().empty(), "gradients", "at least one", "none");
+  for (Value gradient : getGradients())
+    check.element("gradients", gradient, elementOf(getGradients().front()));
+  return check.results(*this, {"sum"});
+}
+
+LogicalResult NormOfSquaresOp::verify() {
+  // C1
+  return Check(*this).that(!getSums().empty(), "sums", "at least one", "none");
 }

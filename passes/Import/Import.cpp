@@ -414,7 +414,7 @@ private:
     OpBuilder &b = builder;
 
     Value x = EmbeddingOp::create(
-        b, named("embed"), in["tokens"], in["embed.weight"],
+        b, named("embed"), in["tokens"], in["embed.weight"], /*rank=*/Value(),
         b.getF64FloatAttr(config.scaleEmb
                               ? std::sqrt(static_cast<double>(config.modelDim))
                               : 1));
