@@ -35,6 +35,12 @@ inline constexpr llvm::StringLiteral kDefaultAttr =
 inline constexpr llvm::StringLiteral kShapeAttr =
     "megalodon.shape"; ///< DenseI64ArrayAttr: outside shape where it differs
                        ///< (state k, v)
+/// Arguments and results of partitioned entries, in terms of the outside shape:
+/// ArrayAttr of DenseI64ArrayAttr [dimension, axis, ...], major axis first.
+inline constexpr llvm::StringLiteral kSplitsAttr = "megalodon.splits";
+/// On partitioned entries, I64Attr: rows and tokens of the whole call.
+inline constexpr llvm::StringLiteral kBatchAttr = "megalodon.batch";
+inline constexpr llvm::StringLiteral kLengthAttr = "megalodon.length";
 /// On functions.
 inline constexpr llvm::StringLiteral kEntryAttr =
     "megalodon.entry"; ///< StringAttr: "forward", "score", "grad", "train",

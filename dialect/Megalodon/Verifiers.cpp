@@ -743,3 +743,24 @@ LogicalResult NormOfSquaresOp::verify() {
   // C1
   return Check(*this).that(!getSums().empty(), "sums", "at least one", "none");
 }
+
+//===-- Layouts -----------------------------------------------------------===//
+
+LogicalResult ReshardOp::verify() {
+  auto from = cast<RankedTensorType>(getInput().getType()),
+       to = cast<RankedTensorType>(getType());
+  // C1
+  if (from.getShape() != to.getShape() ||
+      from.getElementType() != to.getElementType())
+    return emitOpError() << "expected a result like the operand's "
+                         << from.cloneWithEncoding({}) << ", got "
+                         << to.cloneWithEncoding({});
+  // C2
+  for (RankedTensorType type : {from, to})
+    if (auto layout = dyn_cast_or_null<LayoutAttr>(type.getEncoding());
+        !layout ||
+        static_cast<int64_t>(layout.getDimensions().size()) != type.getRank())
+      return emitOpError() << "expected a layout of " << type.getRank()
+                           << " dimensions, got " << type;
+  return success();
+}

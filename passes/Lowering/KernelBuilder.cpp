@@ -134,6 +134,9 @@ Value KernelBuilder::chunkRank() {
 Value KernelBuilder::tensorRank() {
   return parameterWord(::megalodon::plan::kTensorRank);
 }
+Value KernelBuilder::rankAlong(int64_t axis) {
+  return parameterWord(::megalodon::plan::kDataRank + axis);
+}
 Value KernelBuilder::accumulating() {
   Value word = parameterWord(::megalodon::plan::kAccumulate);
   OpBuilder::InsertionGuard guard(b);

@@ -81,6 +81,7 @@ public:
   Value tokens();
   Value chunkRank(); ///< this rank's coordinate along the chunk axis
   Value tensorRank();
+  Value rankAlong(int64_t axis); ///< the same by the axis's number in the mesh
   /// i1: whether the call adds gradients to those of earlier microbatches.
   Value accumulating();
 

@@ -39,6 +39,7 @@ struct LowerToKernels
     populateRowLowering(patterns, options);
     populateLossLowering(patterns, options);
     populateEmbeddingLowering(patterns, options);
+    populateSliceLowering(patterns, options);
     populateOptimizerLowering(patterns, options);
     FrozenRewritePatternSet frozen(std::move(patterns));
 

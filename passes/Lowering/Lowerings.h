@@ -23,6 +23,8 @@ void populateLossLowering(RewritePatternSet &patterns,
                           const LoweringOptions &options); // Loss.cpp
 void populateEmbeddingLowering(RewritePatternSet &patterns,
                                const LoweringOptions &options); // Embedding.cpp
+void populateSliceLowering(RewritePatternSet &patterns,
+                           const LoweringOptions &options); // Slices.cpp
 void populateOptimizerLowering(RewritePatternSet &patterns,
                                const LoweringOptions &options); // Optimizer.cpp
 

@@ -5,6 +5,7 @@
 #include "passes/Codegen/Target.h"
 #include "passes/Lowering/Passes.h"
 #include "passes/Optimize/Passes.h"
+#include "passes/Partition/Passes.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -17,6 +18,8 @@ llvm::ArrayRef<PhaseInfo> mlir::megalodon::phases() {
        "grad and train_step contain their backward pass"},
       {Phase::Optimize, "optimize",
        "train_step clips and updates; canonical form"},
+      {Phase::Partition, "partition",
+       "what one rank of the mesh holds and sends; as before on one rank"},
       {Phase::Lower, "lower",
        "functions of dispatches and products; loops in @kernels"},
       {Phase::Codegen, "codegen", "@kernels is an ELF shared object"},
@@ -48,6 +51,12 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     passes.addPass(createCSEPass());
     passes.addPass(createSymbolDCEPass());
     break;
+  case Phase::Partition:
+    passes.addPass(createAssignLayouts({options.mesh, options.zero}));
+    passes.addPass(createPartitionOps());
+    // One gather serves all that read the gathered value.
+    passes.addPass(createCSEPass());
+    break;
   case Phase::Lower: {
     auto target = resolveCpu(options.cpu, error);
     if (failed(target))
@@ -75,6 +84,7 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
 void mlir::megalodon::registerPasses() {
   registerMegalodonAutodiffPasses();
   registerMegalodonOptimizePasses();
+  registerMegalodonPartitionPasses();
   registerMegalodonLoweringPasses();
   registerMegalodonCodegenPasses();
 }

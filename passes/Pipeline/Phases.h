@@ -11,7 +11,15 @@
 namespace mlir::megalodon {
 
 /// In order. A phase's name is also the name of the IR after it.
-enum class Phase { Import, Differentiate, Optimize, Lower, Codegen, Plan };
+enum class Phase {
+  Import,
+  Differentiate,
+  Optimize,
+  Partition,
+  Lower,
+  Codegen,
+  Plan
+};
 
 /// All phases in order, with their names on the command line.
 struct PhaseInfo {
@@ -26,6 +34,8 @@ llvm::StringRef phaseName(Phase phase);
 struct PipelineOptions {
   std::string cpu = "native";
   Recompute recompute = Recompute::Selective;
+  std::string mesh; ///< dp=2,tp=2; empty: one rank
+  unsigned zero = 0;
   std::string cema = "auto";
   std::string gemm = "auto";
   unsigned cores = 2;

@@ -4,6 +4,7 @@
 #include "mlir/Support/FileUtilities.h"
 #include "mlir/Support/Timing.h"
 #include "passes/Import/Import.h"
+#include "passes/Partition/CheckMesh.h"
 #include "passes/Pipeline/Phases.h"
 #include "passes/Schedule/Schedule.h"
 #include "llvm/ADT/StringExtras.h"
@@ -40,7 +41,12 @@ struct DriverOptions {
                               cl::desc("target: cpu")};
   cl::opt<std::string> mesh{
       "mesh", cl::cat(category),
-      cl::desc("ranks of the parallel axes, dp=1,pp=1,cp=1,tp=1 (one rank)")};
+      cl::desc("ranks along the parallel axes: dp=2,pp=2,cp=2,tp=2 (axes left "
+               "out: 1)")};
+  cl::opt<unsigned> zero{
+      "zero", cl::cat(category), cl::init(0),
+      cl::desc("what the ranks along dp and cp share: 0 nothing, 1 optimizer "
+               "state, 3 parameters too")};
   cl::opt<std::string> cpu{
       "cpu", cl::cat(category), cl::init("native"),
       cl::desc("CPU to compile for: native or a name such as x86-64-v3")};
@@ -119,14 +125,10 @@ static LogicalResult checkOptions() {
   if (o.gemm == "onednn" && o.precision == "f64")
     return fail(
         "--gemm=onednn: oneDNN has no f64 products; use auto or generated");
-  SmallVector<StringRef> axes;
-  StringRef(o.mesh).split(axes, ',', -1, /*KeepEmpty=*/false);
-  for (StringRef axis : axes)
-    if (auto [name, size] = axis.split('=');
-        !llvm::is_contained({"dp", "pp", "cp", "tp"}, name) || size != "1")
-      return fail(
-          "--mesh: expected dp, pp, cp and tp of size 1 (one rank), got '" +
-          axis + "'");
+  if (o.zero != 0 && o.zero != 1 && o.zero != 3)
+    return fail("--zero: expected 0, 1 or 3, got " + llvm::Twine(o.zero));
+  if (auto mesh = MeshShape::parse(o.mesh); !mesh)
+    return fail("--mesh: " + llvm::toString(mesh.takeError()));
   return success();
 }
 
@@ -147,9 +149,18 @@ static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
     return nullptr;
   }
   int64_t length = o.length > 0 ? int64_t(o.length) : config->chunkSize;
-  auto entries = ::megalodon::parseEntries(o.entry, {o.batch, length});
+  MeshShape mesh = llvm::cantFail(MeshShape::parse(o.mesh));
+  // Generation runs on one rank; asked for by default only there.
+  std::string wanted = o.entry;
+  if (mesh.ranks() > 1 && !o.entry.getNumOccurrences())
+    wanted = "train,score";
+  auto entries = ::megalodon::parseEntries(wanted, {o.batch, length});
   if (!entries) {
     (void)fail(llvm::toString(entries.takeError()));
+    return nullptr;
+  }
+  if (llvm::Error error = checkMesh(*config, *entries, mesh)) {
+    (void)fail(llvm::toString(std::move(error)));
     return nullptr;
   }
   if (config->layerwiseCkpt && !o.recompute.getNumOccurrences())
@@ -193,8 +204,8 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
   if (o.compileTo == Phase::Plan && output == "-")
     return fail("a plan is a binary file: name it with -o FILE, or print the "
                 "IR of a phase with --compile-to=PHASE");
-  PipelineOptions pipeline{o.cpu,  o.recompute, o.cema,
-                           o.gemm, o.cores,     o.saveAssembly};
+  PipelineOptions pipeline{o.cpu,  o.recompute, o.mesh,  o.zero,
+                           o.cema, o.gemm,      o.cores, o.saveAssembly};
 
   DefaultTimingManager timing;
   applyDefaultTimingManagerCLOptions(timing);

@@ -1,0 +1,416 @@
+// From whole tensors with layouts to what one rank holds: types become local,
+// changes of layout become collectives, and ops that depend on other ranks
+// exchange what they need.
+#include "dialect/Plan/Plan.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Shard/IR/ShardDialect.h"
+#include "mlir/Dialect/Shard/IR/ShardOps.h"
+#include "passes/Entry.h"
+#include "passes/Partition/Layout.h"
+#include "passes/Partition/Passes.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+namespace mlir::megalodon {
+#define GEN_PASS_DEF_PARTITIONOPS
+#include "passes/Partition/Passes.h.inc"
+} // namespace mlir::megalodon
+
+using namespace mlir;
+using namespace mlir::megalodon;
+
+namespace {
+
+class FunctionPartitioner {
+public:
+  FunctionPartitioner(func::FuncOp function, const MeshShape &mesh)
+      : function(function), mesh(mesh), b(function.getContext()) {}
+
+  LogicalResult run();
+
+private:
+  void describePorts();
+  void makeLocal(Value value);
+  LogicalResult rewrite(Operation &op);
+  void rewriteReshard(ReshardOp op);
+  void rewriteConstant(arith::ConstantOp op);
+  void rewriteNorm(GlobalNormOp op);
+  void rewriteTimestepNorm(TimestepNormOp op);
+  LogicalResult rewriteTimestepNormGrad(TimestepNormGradOp op);
+  void rewriteCema(CemaOp op);
+  void rewriteCemaGrad(CemaGradOp op);
+  void rewriteCrossEntropy(CrossEntropyOp op);
+
+  //===-- The shard dialect, in one place -------------------------------===//
+
+  SmallVector<int16_t> grid(ArrayRef<Axis> axes) const {
+    return llvm::map_to_vector(
+        axes, [](Axis axis) { return static_cast<int16_t>(axis); });
+  }
+  RankedTensorType scaled(Value value, int64_t dimension, int64_t numerator,
+                          int64_t denominator) const {
+    auto type = cast<RankedTensorType>(value.getType());
+    SmallVector<int64_t> shape(type.getShape());
+    shape[dimension] = shape[dimension] * numerator / denominator;
+    return RankedTensorType::get(shape, type.getElementType());
+  }
+  Value gather(Location loc, Value value, ArrayRef<Axis> axes,
+               int64_t dimension) {
+    return shard::AllGatherOp::create(
+        b, loc, scaled(value, dimension, mesh.product(axes), 1), kMeshSymbol,
+        grid(axes), value, llvm::APInt(64, dimension));
+  }
+  Value reduce(Location loc, Value value, ArrayRef<Axis> axes) {
+    return shard::AllReduceOp::create(b, loc, value, kMeshSymbol, grid(axes),
+                                      shard::ReductionKind::Sum);
+  }
+  Value reduceScatter(Location loc, Value value, ArrayRef<Axis> axes,
+                      int64_t dimension) {
+    return shard::ReduceScatterOp::create(
+        b, loc, scaled(value, dimension, 1, mesh.product(axes)), kMeshSymbol,
+        grid(axes), value, shard::ReductionKind::Sum,
+        llvm::APInt(64, dimension));
+  }
+  Value slice(Location loc, Value value, ArrayRef<Axis> axes,
+              int64_t dimension) {
+    return shard::AllSliceOp::create(
+        b, loc, scaled(value, dimension, 1, mesh.product(axes)), value,
+        kMeshSymbol, grid(axes), dimension);
+  }
+  /// This rank's number along an axis.
+  Value rank(Location loc, Axis axis) {
+    return shard::ProcessMultiIndexOp::create(b, loc, kMeshSymbol, grid({axis}))
+        .getResult()[0];
+  }
+
+  bool isSplit(Value value, unsigned dimension) const {
+    return !layouts.lookup(value).dimensions[dimension].empty();
+  }
+  int64_t parts(Value value, unsigned dimension) const {
+    return mesh.product(layouts.lookup(value).dimensions[dimension]);
+  }
+  int64_t wholeExtent(Value value, unsigned dimension) const {
+    return wholeTypes.lookup(value).getDimSize(dimension);
+  }
+
+  func::FuncOp function;
+  MeshShape mesh;
+  OpBuilder b;
+  DenseMap<Value, Layout> layouts;
+  DenseMap<Value, RankedTensorType> wholeTypes;
+};
+
+void FunctionPartitioner::makeLocal(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (!type || !type.getEncoding())
+    return;
+  Layout layout = Layout::of(value);
+  wholeTypes[value] = type.cloneWithEncoding({});
+  value.setType(layout.localType(type, mesh));
+  layouts[value] = std::move(layout);
+}
+
+/// Notes on an entry's signature what the outside must know: whole shapes, and
+/// how they are split.
+void FunctionPartitioner::describePorts() {
+  auto describe = [&](DictionaryAttr attributes, Value value) {
+    NamedAttrList list(attributes);
+    RankedTensorType whole = wholeTypes.lookup(value);
+    const Layout &layout = layouts.at(value);
+    SmallVector<Attribute> splits;
+    for (auto [dimension, axes] : llvm::enumerate(layout.dimensions)) {
+      if (axes.empty())
+        continue;
+      SmallVector<int64_t> split{static_cast<int64_t>(dimension)};
+      for (Axis axis : axes)
+        split.push_back(static_cast<int64_t>(axis));
+      splits.push_back(b.getDenseI64ArrayAttr(split));
+    }
+    if (!list.get(kShapeAttr))
+      list.set(kShapeAttr, b.getDenseI64ArrayAttr(whole.getShape()));
+    if (!splits.empty())
+      list.set(kSplitsAttr, b.getArrayAttr(splits));
+    return list.getDictionary(b.getContext());
+  };
+  for (BlockArgument argument : function.getArguments())
+    function.setArgAttrs(
+        argument.getArgNumber(),
+        describe(function.getArgAttrDict(argument.getArgNumber()), argument));
+  for (OpOperand &operand : function.front().getTerminator()->getOpOperands())
+    function.setResultAttrs(
+        operand.getOperandNumber(),
+        describe(function.getResultAttrDict(operand.getOperandNumber()),
+                 operand.get()));
+  if (Value tokens = findArgument(function, "tokens")) {
+    function->setAttr(kBatchAttr, b.getI64IntegerAttr(wholeExtent(tokens, 0)));
+    function->setAttr(kLengthAttr, b.getI64IntegerAttr(wholeExtent(tokens, 1)));
+  }
+}
+
+void FunctionPartitioner::rewriteReshard(ReshardOp op) {
+  const Layout &from = layouts.at(op.getInput()), &to = layouts.at(op);
+  Location loc = op.getLoc();
+  Value value = op.getInput();
+  Axes open; // sums that end here
+  for (Axis axis : from.sum)
+    if (!llvm::is_contained(to.sum, axis))
+      open.push_back(axis);
+  auto added = [&](size_t dimension) {
+    ArrayRef<Axis> before = from.dimensions[dimension],
+                   after = to.dimensions[dimension];
+    return after.size() > before.size() ? after.drop_front(before.size())
+                                        : ArrayRef<Axis>();
+  };
+  // Sums that do not end in a split end first: later steps move less.
+  Axes scattered;
+  for (size_t dimension = 0; dimension < to.dimensions.size(); ++dimension)
+    for (Axis axis : added(dimension))
+      if (llvm::is_contained(open, axis))
+        scattered.push_back(axis);
+  Axes reduced;
+  for (Axis axis : open)
+    if (!llvm::is_contained(scattered, axis))
+      reduced.push_back(axis);
+  auto inherit = [&] {
+    if (op->hasAttr(plan::kUpdateAttr) && value != op.getInput())
+      value.getDefiningOp()->setAttr(plan::kUpdateAttr, b.getUnitAttr());
+  };
+  bool first = true;
+  auto made = [&](Value next) {
+    value = next;
+    if (std::exchange(first, false))
+      inherit();
+  };
+  if (!reduced.empty())
+    made(reduce(loc, value, reduced));
+  for (size_t dimension = 0; dimension < to.dimensions.size(); ++dimension) {
+    Axes scatter, cut;
+    for (Axis axis : added(dimension))
+      (llvm::is_contained(scattered, axis) ? scatter : cut).push_back(axis);
+    ArrayRef<Axis> before = from.dimensions[dimension];
+    size_t kept = to.dimensions[dimension].size();
+    if (!scatter.empty())
+      made(reduceScatter(loc, value, scatter, dimension));
+    if (!cut.empty())
+      made(slice(loc, value, cut, dimension));
+    if (before.size() > kept)
+      made(gather(loc, value, before.drop_front(kept), dimension));
+  }
+  op.replaceAllUsesWith(value);
+  op.erase();
+}
+
+void FunctionPartitioner::rewriteConstant(arith::ConstantOp op) {
+  auto elements = cast<SplatElementsAttr>(op.getValue());
+  op.setValueAttr(
+      SplatElementsAttr::get(cast<ShapedType>(op.getResult().getType()),
+                             elements.getSplatValue<Attribute>()));
+}
+
+/// The sum of squares of each group of gradients that are split alike is summed
+/// over the axes that split them; what is the same on several ranks so counts
+/// once.
+void FunctionPartitioner::rewriteNorm(GlobalNormOp op) {
+  llvm::MapVector<uint32_t, SmallVector<Value>> groups;
+  for (Value gradient : op.getGradients()) {
+    uint32_t axes = 0;
+    for (const Axes &dimension : layouts.at(gradient).dimensions)
+      for (Axis axis : dimension)
+        axes |= 1u << static_cast<uint32_t>(axis);
+    groups[axes].push_back(gradient);
+  }
+  SmallVector<Value> sums;
+  bool first = true;
+  for (auto &[mask, gradients] : groups) {
+    auto square = SumOfSquaresOp::create(b, op.getLoc(), gradients);
+    if (std::exchange(first, false) && op->hasAttr(plan::kUpdateAttr))
+      square->setAttr(plan::kUpdateAttr, b.getUnitAttr());
+    Axes axes;
+    for (Axis axis : {Axis::Data, Axis::Chunk, Axis::Tensor})
+      if (mask & (1u << static_cast<uint32_t>(axis)))
+        axes.push_back(axis);
+    sums.push_back(axes.empty() ? square.getResult()
+                                : reduce(op.getLoc(), square, axes));
+  }
+  auto norm = NormOfSquaresOp::create(b, op.getLoc(), op.getType(), sums);
+  op.replaceAllUsesWith(norm.getResult());
+  op.erase();
+}
+
+void FunctionPartitioner::rewriteTimestepNorm(TimestepNormOp op) {
+  Location loc = op.getLoc();
+  int64_t groups = cast<RankedTensorType>(op.getMean().getType()).getDimSize(1);
+  Value index = rank(loc, Axis::Chunk);
+  Value summary = TimestepStatisticsOp::create(b, loc, op.getX(),
+                                               b.getI64IntegerAttr(groups));
+  Value summaries = gather(loc, summary, {Axis::Chunk}, 1);
+  auto prefix = TimestepPrefixOp::create(b, loc, summaries, op.getCount(),
+                                         op.getMean(), op.getVar(), index);
+  op.getCountMutable().assign(prefix.getLocalCount());
+  op.getMeanMutable().assign(prefix.getLocalMean());
+  op.getVarMutable().assign(prefix.getLocalVar());
+  op.getNewCount().replaceAllUsesWith(prefix.getNewCount());
+  op.getNewMean().replaceAllUsesWith(prefix.getNewMean());
+  op.getNewVar().replaceAllUsesWith(prefix.getNewVar());
+}
+
+LogicalResult
+FunctionPartitioner::rewriteTimestepNormGrad(TimestepNormGradOp op) {
+  if (op.getDnewMean())
+    return op.emitOpError("takes cotangents of the end state, expected none on "
+                          "several ranks along cp");
+  return op.emitOpError("is not split along cp yet");
+}
+
+void FunctionPartitioner::rewriteCema(CemaOp op) {
+  Location loc = op.getLoc();
+  Value index = rank(loc, Axis::Chunk);
+  Value summary =
+      CemaSummaryOp::create(b, loc, op.getX(), op.getP(), op.getQ());
+  auto prefix =
+      CemaPrefixOp::create(b, loc, gather(loc, summary, {Axis::Chunk}, 1),
+                           op.getQ(), op.getState(), index, UnitAttr());
+  op.getStateMutable().assign(prefix.getLocalState());
+  op.getNewState().replaceAllUsesWith(prefix.getNewState());
+}
+
+void FunctionPartitioner::rewriteCemaGrad(CemaGradOp op) {
+  Location loc = op.getLoc();
+  Value index = rank(loc, Axis::Chunk);
+  Value summary =
+      CemaGradSummaryOp::create(b, loc, op.getDy(), op.getQ(), op.getG());
+  Value end = op.getDnewState();
+  if (!end)
+    end = arith::ConstantOp::create(
+        b, loc, cast<TypedAttr>(b.getZeroAttr(op.getDstate().getType())));
+  auto prefix =
+      CemaPrefixOp::create(b, loc, gather(loc, summary, {Axis::Chunk}, 1),
+                           op.getQ(), end, index, b.getUnitAttr());
+  op.getDnewStateMutable().assign(prefix.getLocalState());
+  op.getDstate().replaceAllUsesWith(prefix.getNewState());
+}
+
+/// Each rank sees its columns of the logits; two numbers a token make the loss.
+void FunctionPartitioner::rewriteCrossEntropy(CrossEntropyOp op) {
+  Location loc = op.getLoc();
+  Value summary = CrossEntropySummaryOp::create(
+      b, loc, op.getLogits(), op.getTargets(), rank(loc, Axis::Tensor),
+      b.getI64IntegerAttr(wholeExtent(op.getLogits(), 2)));
+  auto combined = CrossEntropyCombineOp::create(
+      b, loc, gather(loc, summary, {Axis::Tensor}, 2), op.getTargets());
+  op.getNll().replaceAllUsesWith(combined.getNll());
+  op.getLse().replaceAllUsesWith(combined.getLse());
+  op.erase();
+}
+
+LogicalResult FunctionPartitioner::rewrite(Operation &op) {
+  b.setInsertionPoint(&op);
+  bool chunked = mesh[Axis::Chunk] > 1;
+  int64_t shares = mesh[Axis::Data] * mesh[Axis::Chunk];
+  auto divideHeads = [&](auto op, Value columns) {
+    op.setHeads(op.getHeads() / parts(columns, 2));
+  };
+  auto limitBlock = [&](auto op) {
+    op.setBlock(std::min<int64_t>(
+        op.getBlock(),
+        cast<RankedTensorType>(op.getX().getType()).getDimSize(1)));
+  };
+  return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
+      .Case([&](ReshardOp op) { return rewriteReshard(op), success(); })
+      .Case(
+          [&](arith::ConstantOp op) { return rewriteConstant(op), success(); })
+      .Case([&](GlobalNormOp op) { return rewriteNorm(op), success(); })
+      .Case([&](CrossEntropyOp op) {
+        if (isSplit(op.getLogits(), 2))
+          rewriteCrossEntropy(op);
+        return success();
+      })
+      .Case([&](CrossEntropyGradOp op) {
+        if (isSplit(op.getLogits(), 2)) {
+          op.getRankMutable().assign(rank(op.getLoc(), Axis::Tensor));
+          op.setVocabulary(wholeExtent(op.getLogits(), 2));
+        }
+        return success();
+      })
+      .Case([&](EmbeddingOp op) {
+        if (isSplit(op.getWeight(), 0))
+          op.getRankMutable().assign(rank(op.getLoc(), Axis::Tensor));
+        return success();
+      })
+      .Case([&](EmbeddingGradOp op) {
+        if (isSplit(op.getDweight(), 0))
+          op.getRankMutable().assign(rank(op.getLoc(), Axis::Tensor));
+        return success();
+      })
+      .Case<NormalizedQKOp, NormalizedQKGradOp>(
+          [&](auto op) { return divideHeads(op, op.getZ()), success(); })
+      .Case([&](RotaryOp op) { return divideHeads(op, op.getX()), success(); })
+      .Case<ChunkAttentionOp, ChunkAttentionGradOp>(
+          [&](auto op) { return divideHeads(op, op.getQ()), success(); })
+      .Case<MeanOp, MeanGradOp>([&](auto op) {
+        return op.setParts(op.getParts() * shares), success();
+      })
+      .Case([&](TimestepNormOp op) {
+        if (chunked)
+          rewriteTimestepNorm(op);
+        return success();
+      })
+      .Case([&](TimestepNormGradOp op) {
+        return chunked ? rewriteTimestepNormGrad(op) : success();
+      })
+      .Case([&](CemaOp op) {
+        limitBlock(op);
+        if (chunked)
+          rewriteCema(op);
+        return success();
+      })
+      .Case([&](CemaGradOp op) {
+        limitBlock(op);
+        if (chunked)
+          rewriteCemaGrad(op);
+        return success();
+      })
+      .Default([](Operation *) { return success(); });
+}
+
+LogicalResult FunctionPartitioner::run() {
+  Block &block = function.front();
+  for (BlockArgument argument : block.getArguments())
+    makeLocal(argument);
+  SmallVector<Operation *> ops;
+  for (Operation &op : block) {
+    ops.push_back(&op);
+    for (Value result : op.getResults())
+      makeLocal(result);
+  }
+  Operation *terminator = block.getTerminator();
+  if (!getEntryKind(function).empty())
+    describePorts();
+  for (Operation *op : ops)
+    if (failed(rewrite(*op)))
+      return failure();
+  function.setType(FunctionType::get(b.getContext(), block.getArgumentTypes(),
+                                     terminator->getOperandTypes()));
+  return success();
+}
+
+struct PartitionOps : mlir::megalodon::impl::PartitionOpsBase<PartitionOps> {
+  using PartitionOpsBase::PartitionOpsBase;
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    MeshShape mesh = getMesh(module);
+    if (mesh.ranks() == 1)
+      return;
+    for (auto function : module.getOps<func::FuncOp>())
+      if (failed(FunctionPartitioner(function, mesh).run()))
+        return signalPassFailure();
+    module.walk([&](Operation *op) {
+      if (isa<shard::AllGatherOp, shard::AllReduceOp, shard::ReduceScatterOp>(
+              op))
+        ++numCollectives;
+    });
+  }
+};
+} // namespace
