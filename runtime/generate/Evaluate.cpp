@@ -1,8 +1,10 @@
 #include "runtime/generate/Evaluate.h"
 #include "runtime/core/Error.h"
+#include "runtime/io/SpreadTensor.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/train/Metrics.h"
 #include "runtime/train/Tensors.h"
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <deque>
@@ -24,10 +26,84 @@ static void addToBucket(std::vector<PositionLoss> &positions, int64_t context,
   positions[bucket].nll += nll;
 }
 
+namespace {
+/// The function `score` on one row of one call, whichever ranks hold it.
+class Scorer {
+public:
+  Scorer(Session &session, World &world)
+      : session(session), world(world), function(session.function("score")) {}
+
+  int64_t length() const { return session.plan().functions[function].length; }
+  void begin() {
+    session.resetState(function);
+    session.resetOptionalInputs(function);
+  }
+  void resetState() { session.resetState(function); }
+
+  /// Reads `count` tokens and their successors; leaves their losses, the same
+  /// on all ranks.
+  void score(const int32_t *window, int64_t count, double *losses);
+
+private:
+  SpreadTensor variable(const char *name, CallShape shape) {
+    return wholeTensor(session.variable(function, name, shape));
+  }
+  void fill(const char *name, CallShape shape, const int32_t *ids,
+            int64_t count, int32_t padding);
+
+  Session &session;
+  World &world;
+  size_t function;
+};
+} // namespace
+
+void Scorer::fill(const char *name, CallShape shape, const int32_t *ids,
+                  int64_t count, int32_t padding) {
+  const SpreadTensor tensor = variable(name, shape);
+  if (!tensor.box())
+    return;
+  auto *into = reinterpret_cast<int32_t *>(tensor.part.data);
+  std::fill_n(into, tensor.box()->elements(), padding);
+  // The stream is the first row of the call; others are there because ranks
+  // that share the rows need calls of the compiled shape.
+  forEachRun({1, count}, *tensor.box(),
+             [&](int64_t from, int64_t to, int64_t run) {
+               std::copy_n(ids + from, run, into + to);
+             });
+}
+
+void Scorer::score(const int32_t *window, int64_t count, double *losses) {
+  const CallShape shape{1, count};
+  fill("tokens", shape, window, count, 0);
+  fill("targets", shape, window + 1, count, kIgnoredTarget);
+  session.run(function, shape);
+  const SpreadTensor nll = variable("nll", shape);
+  std::fill_n(losses, count, 0);
+  // Of ranks that hold the same losses the first one gives them.
+  auto holder = std::find(nll.boxes.begin(), nll.boxes.end(), nll.box());
+  if (nll.box() && holder - nll.boxes.begin() == nll.rank)
+    forEachRun({1, count}, *nll.box(),
+               [&](int64_t to, int64_t from, int64_t run) {
+                 for (int64_t i = 0; i < run; ++i)
+                   losses[to + i] = loadNumber(nll.part, from + i);
+               });
+  if (world.size() > 1)
+    world.all()
+        .allReduce(losses, size_t(count), ElementType::F64)
+        ->wait({"adding up losses of an evaluation", -1}, world.timeout);
+}
+
 Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
                                const EvaluateOptions &options) {
-  size_t function = session.function("score");
-  int64_t length = session.plan().functions[function].length;
+  const std::unique_ptr<World> world = singleWorld();
+  return evaluate(session, *world, corpus, options);
+}
+
+Evaluation megalodon::evaluate(Session &session, World &world,
+                               const Corpus &corpus,
+                               const EvaluateOptions &options) {
+  Scorer scorer(session, world);
+  const int64_t length = scorer.length();
   int64_t total = corpus.size() - 1;
   if (options.maxTokens > 0)
     total = std::min(total, options.maxTokens);
@@ -37,8 +113,7 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
 
   Evaluation result;
   result.tokens = total;
-  session.resetState(function);
-  session.resetOptionalInputs(function);
+  scorer.begin();
   std::vector<int32_t> window(length + 1);
   std::vector<double> losses(length);
   int32_t before = 0; // the byte in front of the window, for the trigram model
@@ -52,17 +127,11 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
     while (recent.size() > 1 && recent[1].first <= total - kRateTokens)
       recent.pop_front();
     corpus.read(position, count + 1, window.data());
-    CallShape shape{1, count};
-    std::memcpy(session.variable(function, "tokens", shape).data, window.data(),
-                count * sizeof(int32_t));
-    std::memcpy(session.variable(function, "targets", shape).data,
-                window.data() + 1, count * sizeof(int32_t));
     if (options.resetState)
-      session.resetState(function);
-    session.run(function, shape);
-    TensorView nll = session.variable(function, "nll", shape);
+      scorer.resetState();
+    scorer.score(window.data(), count, losses.data());
     for (int64_t i = 0; i < count; ++i) {
-      double loss = losses[i] = loadNumber(nll, i);
+      const double loss = losses[i];
       if (!std::isfinite(loss))
         throw Error(str("token ", position + i + 1,
                         ": expected a finite loss, got ", loss));

@@ -2,8 +2,7 @@
 // and conversion to the types variables have.
 #pragma once
 #include "runtime/core/File.h"
-#include "runtime/io/Box.h"
-#include "runtime/session.h"
+#include "runtime/io/SpreadTensor.h"
 #include <deque>
 #include <map>
 #include <unordered_map>
@@ -79,20 +78,6 @@ private:
   std::vector<StoredTensor> list;
   std::unordered_map<std::string, size_t> index;
   std::map<std::string, std::string> meta;
-};
-
-/// What a file's header says about a tensor.
-struct TensorHead {
-  std::string name;
-  ElementType type;
-  std::vector<int64_t> shape;
-
-  size_t bytes() const {
-    size_t total = elementBytes(type);
-    for (int64_t size : shape)
-      total *= size_t(size);
-    return total;
-  }
 };
 
 /// Writes a file piece by piece; without commit() the path stays as it was.

@@ -17,11 +17,10 @@ std::string nameList(const std::vector<std::string> &names) {
   return text;
 }
 
-static std::string positionText(const std::vector<int64_t> &shape,
-                                int64_t element) {
-  std::vector<int64_t> position(shape.size());
-  for (size_t i = shape.size(); i-- > 0; element /= shape[i])
-    position[i] = element % shape[i];
+std::string positionText(const Box &box, int64_t element) {
+  std::vector<int64_t> position(box.extent.size());
+  for (size_t i = box.extent.size(); i-- > 0; element /= box.extent[i])
+    position[i] = box.offset[i] + element % box.extent[i];
   return shapeText(position);
 }
 
@@ -48,11 +47,17 @@ int64_t firstNonFinite(const TensorView &tensor) {
   }
 }
 
-void requireFinite(const std::string &path, const TensorView &tensor) {
-  const int64_t element = firstNonFinite(tensor);
+void requireFinite(const std::string &path, const SpreadTensor &tensor) {
+  if (!tensor.box())
+    return;
+  const int64_t element = firstNonFinite(tensor.part);
   if (element >= 0)
-    throw Error(str(path, ": tensor '", tensor.name, "': value at ",
-                    positionText(tensor.shape, element), " is not finite"));
+    throw Error(str(path, ": tensor '", tensor.whole.name, "': value at ",
+                    positionText(*tensor.box(), element), " is not finite"));
+}
+
+void requireFinite(const std::string &path, const TensorView &tensor) {
+  requireFinite(path, wholeTensor(tensor));
 }
 
 void requireIds(const std::string &path, const TensorView &tensor, int64_t size,
@@ -70,7 +75,8 @@ void requireIds(const std::string &path, const TensorView &tensor, int64_t size,
     if ((id < 0 || id >= size) && id != ignored)
       throw Error(str(path, ": tensor '", tensor.name,
                       "': expected ids from 0 to ", size - 1, ", got ", id,
-                      " at ", positionText(tensor.shape, int64_t(i))));
+                      " at ",
+                      positionText(Box::whole(tensor.shape), int64_t(i))));
   }
 }
 
@@ -107,14 +113,14 @@ void refuseSurplus(const plan::LoadedPlan &plan, const SafetensorsFile &file,
 }
 
 void readVariables(const plan::LoadedPlan &plan,
-                   const std::vector<TensorView> &variables,
+                   const std::vector<SpreadTensor> &variables,
                    const SafetensorsFile &file) {
   std::vector<std::string> missing;
   std::set<std::string> known;
-  for (const TensorView &variable : variables) {
-    known.insert(variable.name);
-    if (!file.find(variable.name))
-      missing.push_back(variable.name);
+  for (const SpreadTensor &variable : variables) {
+    known.insert(variable.whole.name);
+    if (!file.find(variable.whole.name))
+      missing.push_back(variable.whole.name);
   }
   if (!missing.empty())
     throw Error(str(file.path(), ": expected all ", variables.size(),
@@ -123,14 +129,16 @@ void readVariables(const plan::LoadedPlan &plan,
   refuseSurplus(plan, file, [&](const std::string &name) {
     return known.count(name) != 0;
   });
-  for (const TensorView &variable : variables) {
-    file.read(*file.find(variable.name), variable);
-    requireFinite(file.path(), variable);
-  }
+  for (const SpreadTensor &variable : variables)
+    if (const std::optional<Box> &box = variable.box()) {
+      const StoredTensor &stored = *file.find(variable.whole.name);
+      file.read(stored, variable.part, variable.whole.shape, *box);
+      requireFinite(file.pathOf(stored), variable);
+    }
 }
 
 void readWeights(Session &session, const SafetensorsFile &file) {
-  readVariables(session.plan(), session.parameters(), file);
+  readVariables(session.plan(), wholeTensors(session.parameters()), file);
 }
 
 } // namespace megalodon

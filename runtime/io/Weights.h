@@ -11,9 +11,9 @@ namespace megalodon {
 /// that is neither a parameter nor a buffer of the original model's state_dict.
 void readWeights(Session &session, const SafetensorsFile &file);
 
-/// The same for any set of a plan's variables.
+/// The same for any set of a plan's variables: this rank's parts of them.
 void readVariables(const plan::LoadedPlan &plan,
-                   const std::vector<TensorView> &variables,
+                   const std::vector<SpreadTensor> &variables,
                    const SafetensorsFile &file);
 
 /// Throws Error naming the first surplus tensor. Buffers of the original
@@ -26,10 +26,14 @@ void refuseSurplus(const plan::LoadedPlan &plan, const SafetensorsFile &file,
 /// Throws Error naming file, tensor and position of the first element that is
 /// not finite.
 void requireFinite(const std::string &path, const TensorView &tensor);
+void requireFinite(const std::string &path, const SpreadTensor &tensor);
 
 /// Position of the first element that is not finite, or -1. Integers always
 /// are.
 int64_t firstNonFinite(const TensorView &tensor);
+
+/// "[2, 3]": where an element of a box of a larger tensor stands in it.
+std::string positionText(const Box &box, int64_t element);
 
 /// Throws Error naming file, tensor and position of the first id outside [0,
 /// size); `ignored` is allowed too.

@@ -3,6 +3,8 @@
 #include "runtime/core/File.h"
 #include "runtime/core/Sha256.h"
 #include "runtime/io/Weights.h"
+#include "runtime/train/Agreement.h"
+#include "runtime/train/SpreadTensors.h"
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -95,41 +97,52 @@ static json describe(const std::string &path) {
           {"sha256", Sha256::hex(Sha256::of(file.data(), file.size()))}};
 }
 
-static std::vector<TensorView> moments(Session &session) {
-  std::vector<TensorView> list = session.firstMoments(),
-                          second = session.secondMoments();
-  list.insert(list.end(), second.begin(), second.end());
-  return list;
-}
-
 Checkpoint megalodon::saveCheckpoint(const std::string &out, int64_t step,
-                                     Session &session,
-                                     const std::vector<TensorView> &state,
-                                     json record) {
+                                     const CheckpointTensors &tensors,
+                                     World &world, json record) {
   fs::path final = fs::path(out) / str(kPrefix, step),
            partial = fs::path(out) / str(kHiddenPrefix, step, ".partial");
+  const WaitContext context{"saving a checkpoint", step};
+  const bool first = world.rank() == 0;
+  const std::pair<const char *, const std::vector<SpreadTensor> *> sets[] = {
+      {kModelFile, &tensors.model},
+      {kOptimizerFile, &tensors.optimizer},
+      {kStateFile, &tensors.state}};
   try {
-    fs::create_directory(partial);
-    auto add = [&](const char *name, const std::vector<TensorView> &tensors) {
-      std::string path = (partial / name).string();
+    together(world, context, [&] {
       // The finite weights of an older checkpoint are worth more than these.
-      for (const TensorView &tensor : tensors)
-        requireFinite(name, tensor);
-      writeSafetensors(path, tensors);
-      record["files"][name] = describe(path);
-    };
-    add(kModelFile, session.parameters());
-    add(kOptimizerFile, moments(session));
-    if (!state.empty())
-      add(kStateFile, state);
-    record["version"] = kRecordVersion;
-    record["step"] = step;
-    record["digest"] = digestOf(record);
-    writeText((partial / kRecordFile).string(), record.dump(2) + "\n");
-    renameDurably(partial, final);
+      for (auto [name, list] : sets)
+        for (const SpreadTensor &tensor : *list)
+          requireFinite(name, tensor);
+      if (first)
+        fs::create_directory(partial);
+    });
+    std::vector<std::string> written;
+    for (auto [name, list] : sets)
+      if (!list->empty())
+        for (std::string &file :
+             writeSpread(partial.string(), name, *list, world, step))
+          written.push_back(std::move(file));
+    json files = json::object();
+    together(world, context, [&] {
+      for (const std::string &name : written)
+        files[name] = describe((partial / name).string());
+    });
+    for (const std::string &text : gatherTexts(world, context, files.dump()))
+      record["files"].update(json::parse(text));
+    together(world, context, [&] {
+      if (!first)
+        return;
+      record["version"] = kRecordVersion;
+      record["step"] = step;
+      record["digest"] = digestOf(record);
+      writeText((partial / kRecordFile).string(), record.dump(2) + "\n");
+      renameDurably(partial, final);
+    });
   } catch (const std::exception &error) {
     std::error_code ignored;
-    fs::remove_all(partial, ignored);
+    if (first)
+      fs::remove_all(partial, ignored);
     throw Error(str(final.string(), ": cannot save: ", error.what()));
   }
   return {step, final.string()};
@@ -180,17 +193,13 @@ void megalodon::verifyCheckpointFile(const std::string &folder,
                       ": the file was truncated or altered"));
 }
 
-static std::string indexOf(const std::string &set) {
-  return set.substr(0, set.rfind('.')) + kIndexSuffix;
-}
-
 std::vector<std::string> megalodon::checkpointFiles(const std::string &folder,
                                                     const json &record,
                                                     const std::string &set) {
   const json &files = recordField(folder, record, "files");
-  if (!files.contains(indexOf(set)))
+  if (!files.contains(indexOfSet(set)))
     return {set};
-  std::vector<std::string> list = {indexOf(set)};
+  std::vector<std::string> list = {indexOfSet(set)};
   const std::string part = set.substr(0, set.rfind('.')) + "-";
   for (const auto &item : files.items())
     if (item.key().compare(0, part.size(), part) == 0)
@@ -198,20 +207,27 @@ std::vector<std::string> megalodon::checkpointFiles(const std::string &folder,
   return list;
 }
 
-void megalodon::loadCheckpoint(const std::string &folder, const json &record,
-                               Session &session,
-                               const std::vector<TensorView> &state) {
-  auto load = [&](const char *set, const std::vector<TensorView> &tensors) {
+/// Verifies the files of a set, each on one rank, and reads this rank's parts.
+static void loadSet(const std::string &folder, const json &record,
+                    const std::string &set, const plan::LoadedPlan &plan,
+                    const std::vector<SpreadTensor> &tensors, World &world) {
+  together(world, {str("reading ", set, " of a checkpoint"), -1}, [&] {
     const std::vector<std::string> files = checkpointFiles(folder, record, set);
-    for (const std::string &name : files)
-      verifyCheckpointFile(folder, record, name);
-    readVariables(session.plan(), tensors,
+    for (size_t i = size_t(world.rank()); i < files.size();
+         i += size_t(world.size()))
+      verifyCheckpointFile(folder, record, files[i]);
+    readVariables(plan, tensors,
                   SafetensorsFile((fs::path(folder) / files[0]).string()));
-  };
-  load(kModelFile, session.parameters());
-  load(kOptimizerFile, moments(session));
-  if (!state.empty())
-    load(kStateFile, state);
+  });
+}
+
+void megalodon::loadCheckpoint(const std::string &folder, const json &record,
+                               const plan::LoadedPlan &plan,
+                               const CheckpointTensors &tensors, World &world) {
+  loadSet(folder, record, kModelFile, plan, tensors.model, world);
+  loadSet(folder, record, kOptimizerFile, plan, tensors.optimizer, world);
+  if (!tensors.state.empty())
+    loadSet(folder, record, kStateFile, plan, tensors.state, world);
 }
 
 std::string megalodon::findWeights(const std::string &path) {
@@ -225,7 +241,7 @@ std::string megalodon::findWeights(const std::string &path) {
     return place.string();
   auto modelIn = [](const fs::path &folder) {
     for (const std::string &name :
-         {std::string(kModelFile), indexOf(kModelFile)})
+         {std::string(kModelFile), indexOfSet(kModelFile)})
       if (fs::exists(folder / name))
         return (folder / name).string();
     return std::string();
@@ -241,15 +257,15 @@ std::string megalodon::findWeights(const std::string &path) {
                   " or a checkpoint in this folder, got neither"));
 }
 
-void megalodon::loadWeights(const std::string &path, Session &session) {
+void megalodon::loadWeights(const std::string &path, Session &session,
+                            World &world) {
   std::string file = findWeights(path);
   std::string folder = fs::path(file).parent_path().string();
-  const fs::path name = fs::path(file).filename();
-  if ((name == kModelFile || name == indexOf(kModelFile)) &&
-      fs::exists(fs::path(folder) / kRecordFile)) {
-    const json record = readRecord(folder);
-    for (const std::string &part : checkpointFiles(folder, record, kModelFile))
-      verifyCheckpointFile(folder, record, part);
-  }
-  readWeights(session, SafetensorsFile(file));
+  const std::string name = fs::path(file).filename().string();
+  if ((name == kModelFile || name == indexOfSet(kModelFile)) &&
+      fs::exists(fs::path(folder) / kRecordFile))
+    return loadSet(folder, readRecord(folder), kModelFile, session.plan(),
+                   wholeTensors(session.parameters()), world);
+  together(world, {"reading weights", -1},
+           [&] { readWeights(session, SafetensorsFile(file)); });
 }

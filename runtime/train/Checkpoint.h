@@ -2,6 +2,8 @@
 // carried state and a record of where the run stood. A checkpoint appears whole
 // or not at all.
 #pragma once
+#include "runtime/io/SpreadTensor.h"
+#include "runtime/parallel/Communicator.h"
 #include "runtime/session.h"
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -30,12 +32,17 @@ std::optional<Checkpoint> newestCheckpoint(const std::string &out);
 /// holds the folder's lock.
 void removePartialFiles(const std::string &out);
 
+/// What a checkpoint holds besides its record; `state` may be empty.
+struct CheckpointTensors {
+  std::vector<SpreadTensor> model, optimizer, state;
+};
+
 /// Writes a checkpoint: all files into a hidden folder, each synced, then one
-/// rename. `record` gains the files' digests and its own. Without state there
-/// is no state file. Throws Error, leaving the earlier checkpoints alone.
+/// rename by rank 0. `record`, of rank 0, gains the files' digests and its own.
+/// Called by all ranks. Throws Error on all of them, leaving the earlier
+/// checkpoints alone.
 Checkpoint saveCheckpoint(const std::string &out, int64_t step,
-                          Session &session,
-                          const std::vector<TensorView> &state,
+                          const CheckpointTensors &tensors, World &world,
                           nlohmann::json record);
 
 /// Deletes all but the `keep` newest (0: none).
@@ -69,12 +76,14 @@ std::vector<std::string> checkpointFiles(const std::string &folder,
 std::string findWeights(const std::string &path);
 
 /// Fills all parameters from what `path` means. Throws Error naming file and
-/// tensor.
-void loadWeights(const std::string &path, Session &session);
+/// tensor. Called by all ranks.
+void loadWeights(const std::string &path, Session &session, World &world);
 
-/// Fills parameters, moments and state. Everything is verified; an error names
-/// file and tensor.
+/// Fills parameters, moments and state, wherever they were saved. Everything is
+/// verified; an error names file and tensor. Called by all ranks; each reads
+/// its parts and verifies some files.
 void loadCheckpoint(const std::string &folder, const nlohmann::json &record,
-                    Session &session, const std::vector<TensorView> &state);
+                    const plan::LoadedPlan &plan,
+                    const CheckpointTensors &tensors, World &world);
 
 } // namespace megalodon

@@ -218,11 +218,21 @@ int64_t BatchOrder::begin(int64_t call, int64_t row) const {
 }
 
 void BatchOrder::read(int64_t call, int32_t *tokens, int32_t *targets) const {
-  std::vector<int32_t> window(length + 1);
-  for (int64_t row = 0; row < batch; ++row) {
-    corpus.read(begin(call, row), length + 1, window.data());
-    std::copy_n(window.data(), length, tokens + row * length);
-    std::copy_n(window.data() + 1, length, targets + row * length);
+  read(call, Box::whole({batch, length}), tokens, targets);
+}
+
+void BatchOrder::read(int64_t call, const Box &box, int32_t *tokens,
+                      int32_t *targets) const {
+  std::fill_n(tokens, box.elements(), 0);
+  std::fill_n(targets, box.elements(), kIgnoredTarget);
+  const int64_t rows = box.valid({batch, length}, 0),
+                count = box.valid({batch, length}, 1);
+  std::vector<int32_t> window(count + 1);
+  for (int64_t row = 0; row < rows && count > 0; ++row) {
+    corpus.read(begin(call, box.offset[0] + row) + box.offset[1], count + 1,
+                window.data());
+    std::copy_n(window.data(), count, tokens + row * box.extent[1]);
+    std::copy_n(window.data() + 1, count, targets + row * box.extent[1]);
   }
 }
 

@@ -2,6 +2,7 @@
 // training reads it is a pure function of seed and call.
 #pragma once
 #include "runtime/core/File.h"
+#include "runtime/io/Box.h"
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -66,6 +67,9 @@ private:
   uint64_t hash = 0;
 };
 
+/// A target that counts for nothing.
+inline constexpr int32_t kIgnoredTarget = -100;
+
 enum class Order { Stream, Random };
 
 /// Throws Error naming the orders there are.
@@ -84,6 +88,11 @@ public:
   /// Fills tokens and their successors, each [batch, length], for call 0, 1,
   /// ...
   void read(int64_t call, int32_t *tokens, int32_t *targets) const;
+
+  /// The same for a box of [batch, length]. What lies outside is padding: token
+  /// 0 and target kIgnoredTarget.
+  void read(int64_t call, const Box &box, int32_t *tokens,
+            int32_t *targets) const;
 
   /// Whether the rows jump before this call, so that carried state must be
   /// fresh.

@@ -5,6 +5,7 @@
 #include "runtime/generate/Evaluate.h"
 #include "runtime/io/Weights.h"
 #include "runtime/plan/LoadedPlan.h"
+#include "runtime/train/Agreement.h"
 #include "runtime/train/Checkpoint.h"
 #include "runtime/train/Initialize.h"
 #include "runtime/train/Metrics.h"
@@ -17,6 +18,7 @@
 #include <ctime>
 #include <fcntl.h>
 #include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <sys/file.h>
 #include <unistd.h>
@@ -63,6 +65,7 @@ void askToStop(int signal) {
   if (stopSignal == 0) {
     stopSignal = signal;
     stopSecond = second;
+    requestStop(); // waits for other ranks end soon, in vain or not
   } else if (second - stopSecond >= 2) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
@@ -70,11 +73,17 @@ void askToStop(int signal) {
 }
 
 /// While alive, SIGTERM and SIGINT go to askToStop(). A file that grows beyond
-/// its limit is an error of the write instead of a deadly signal.
+/// its limit is an error of the write instead of a deadly signal. The handlers
+/// are the process's, and virtual ranks share one: the first guard installs
+/// them, the last takes them away.
 class SignalGuard {
 public:
   SignalGuard() {
+    std::lock_guard lock(mutex);
+    if (guards++ > 0)
+      return;
     stopSignal = 0;
+    clearStop();
     struct sigaction stop = {};
     stop.sa_handler = askToStop;
     stop.sa_flags = SA_RESTART;
@@ -85,6 +94,9 @@ public:
     sigaction(SIGXFSZ, &ignore, &oldLimit);
   }
   ~SignalGuard() {
+    std::lock_guard lock(mutex);
+    if (--guards > 0)
+      return;
     sigaction(SIGTERM, &oldTerm, nullptr);
     sigaction(SIGINT, &oldInt, nullptr);
     sigaction(SIGXFSZ, &oldLimit, nullptr);
@@ -93,18 +105,24 @@ public:
   SignalGuard &operator=(const SignalGuard &) = delete;
 
 private:
-  struct sigaction oldTerm, oldInt, oldLimit;
+  inline static std::mutex mutex;
+  inline static int guards = 0;
+  inline static struct sigaction oldTerm, oldInt, oldLimit;
 };
 
+/// Every rank runs the same loop on its parts of the same calls; rank 0 also
+/// writes and speaks for all.
 class Trainer {
 public:
-  Trainer(Session &session, const TrainOptions &options);
+  Trainer(Session &session, World &world, const TrainOptions &options);
   TrainOutcome run();
 
 private:
   void verifyOptions() const;
+  void verifySameEverywhere();
   void begin();
   void resumeFrom(const Checkpoint &checkpoint);
+  int agreedSignal();
   void step();
   double compute(int64_t microbatch);
   void validate();
@@ -112,8 +130,14 @@ private:
   void report(double loss, double gradientNorm, double seconds);
   json record() const;
   [[noreturn]] void stopAtNonFinite(const char *what, double value);
+  CheckpointTensors tensors();
+  WaitContext context(const char *operation) const {
+    return {operation, current + 1};
+  }
 
   Session &session;
+  World &world;
+  const bool first; ///< rank 0
   TrainOptions options;
   const plan::LoadedPlan &plan;
   size_t function;
@@ -123,7 +147,7 @@ private:
   std::optional<Corpus> heldOut;
   BatchOrder order;
   fs::path out;
-  std::vector<TensorView> state;
+  std::vector<SpreadTensor> state;
 
   int64_t current = 0; ///< updates done
   int64_t saved = -1;  ///< step of the newest checkpoint
@@ -158,14 +182,14 @@ static double seconds(Clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
-Trainer::Trainer(Session &session, const TrainOptions &given)
-    : session(session), options(given), plan(session.plan()),
-      function(session.function("train_step")),
+Trainer::Trainer(Session &session, World &world, const TrainOptions &given)
+    : session(session), world(world), first(world.rank() == 0), options(given),
+      plan(session.plan()), function(session.function("train_step")),
       batch(plan.functions[function].batch),
       length(plan.functions[function].length), split(splitOf(options)),
       corpus(split.training, options.dataType, usableIds(plan)),
       order(corpus, options.order, options.seed, batch, length),
-      out(options.out), live(isatty(STDERR_FILENO)) {
+      out(options.out), live(first && isatty(STDERR_FILENO)) {
   if (options.schedule.total == 0)
     options.schedule.total = options.steps;
   verifyOptions();
@@ -174,7 +198,7 @@ Trainer::Trainer(Session &session, const TrainOptions &given)
   if (options.order == Order::Stream)
     for (const TensorView &tensor : session.inputs(function))
       if (tensor.name.compare(0, 6, "state.") == 0)
-        state.push_back(tensor);
+        state.push_back(wholeTensor(tensor));
 }
 
 void Trainer::verifyOptions() const {
@@ -228,6 +252,39 @@ json Trainer::record() const {
             {"cycles", schedule.cycles}}}};
 }
 
+/// Ranks are started one by one, perhaps on several machines: they may have
+/// been given different plans, options or data.
+void Trainer::verifySameEverywhere() {
+  json own = record();
+  own["steps"] = options.steps;
+  own["resume"] = options.resume;
+  own["save_every"] = options.saveEvery;
+  own["eval_every"] = options.evalEvery;
+  own["eval_tokens"] = options.evalTokens;
+  own["weights"] = options.weights;
+  own["validation_data"] =
+      heldOut ? str(std::hex, heldOut->fingerprint()) : std::string();
+  const std::vector<std::string> all = gatherTexts(
+      world, {"comparing what the ranks were told", -1}, own.dump());
+  const json wanted = json::parse(all[0]);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    const json got = json::parse(all[rank]);
+    for (const auto &item : wanted.items())
+      if (got.at(item.key()) != item.value())
+        throw Error(str("rank ", rank, ": ", item.key(), ": expected ",
+                        item.value().dump(), " as on rank 0, got ",
+                        got.at(item.key()).dump()));
+  }
+}
+
+CheckpointTensors Trainer::tensors() {
+  CheckpointTensors all{wholeTensors(session.parameters()),
+                        wholeTensors(session.firstMoments()), state};
+  for (SpreadTensor &moment : wholeTensors(session.secondMoments()))
+    all.optimizer.push_back(std::move(moment));
+  return all;
+}
+
 void Trainer::resumeFrom(const Checkpoint &checkpoint) {
   json record = readRecord(checkpoint.folder), wanted = this->record();
   std::string file = (fs::path(checkpoint.folder) / kRecordFile).string();
@@ -245,23 +302,36 @@ void Trainer::resumeFrom(const Checkpoint &checkpoint) {
       throw Error(str(file, ": ", field, ": expected ", wanted.at(field).dump(),
                       " as this command says, got ", found(field).dump()));
   for (const char *field : {"plan", "schedule"})
-    if (found(field) != wanted.at(field))
+    if (first && found(field) != wanted.at(field))
       std::fprintf(
           stderr,
           "note: %s: %s: was %s, is now %s: the run continues, but not "
           "as it would have without the change\n",
           file.c_str(), field, found(field).dump().c_str(),
           wanted.at(field).dump().c_str());
-  loadCheckpoint(checkpoint.folder, record, session, state);
+  loadCheckpoint(checkpoint.folder, record, plan, tensors(), world);
   current = saved = checkpoint.step;
-  std::fprintf(stderr, "resumed from %s\n", checkpoint.folder.c_str());
+  if (first)
+    std::fprintf(stderr, "resumed from %s\n", checkpoint.folder.c_str());
 }
 
 void Trainer::begin() {
   session.resetState(function);
   session.resetOptionalInputs(function);
-  removePartialFiles(options.out);
-  std::optional<Checkpoint> newest = newestCheckpoint(options.out);
+  const WaitContext begins{"looking for checkpoints", -1};
+  std::string step;
+  together(world, begins, [&] {
+    if (!first)
+      return;
+    removePartialFiles(options.out);
+    if (std::optional<Checkpoint> found = newestCheckpoint(options.out))
+      step = std::to_string(found->step);
+  });
+  // Rank 0 says which: a folder of several machines may look older on some.
+  step = shareText(world, begins, step, 0);
+  std::optional<Checkpoint> newest;
+  if (!step.empty())
+    newest = {std::stoll(step), (out / str("checkpoint-", step)).string()};
   if (newest && !options.resume)
     throw Error(
         str(newest->folder,
@@ -272,13 +342,16 @@ void Trainer::begin() {
     if (options.weights.empty())
       initializeParameters(session, options.seed);
     else
-      loadWeights(options.weights, session);
+      loadWeights(options.weights, session, world);
     for (const auto &moments :
          {session.firstMoments(), session.secondMoments()})
       for (const TensorView &tensor : moments)
         std::memset(tensor.data, 0, tensor.bytes);
   }
-  metrics.emplace((out / "metrics.jsonl").string(), current);
+  together(world, begins, [&] {
+    if (first)
+      metrics.emplace((out / "metrics.jsonl").string(), current);
+  });
 }
 
 void Trainer::stopAtNonFinite(const char *what, double value) {
@@ -306,6 +379,13 @@ void Trainer::stopAtNonFinite(const char *what, double value) {
       } catch (const Error &) {
         continue; // a gradient of another function
       }
+  // The number is the same on all ranks, the culprit may be on one only.
+  const std::vector<std::string> culprits = gatherTexts(
+      world, context("looking for numbers that are not finite"), culprit);
+  for (size_t rank = culprits.size(); rank-- > 0;)
+    if (!culprits[rank].empty())
+      culprit = culprits[rank] +
+                (world.size() > 1 ? str(" of rank ", rank) : std::string());
   throw Error(str("step ", current + 1, ": ", what,
                   ": expected a finite number, got ", numberText(value),
                   culprit,
@@ -352,6 +432,8 @@ void Trainer::step() {
 }
 
 void Trainer::report(double loss, double gradientNorm, double took) {
+  if (!first)
+    return;
   double tokens = static_cast<double>(batch * length * options.accumulate);
   double flops = plan.functions[function].modelFlops *
                  static_cast<double>(options.accumulate);
@@ -386,7 +468,9 @@ void Trainer::report(double loss, double gradientNorm, double took) {
 void Trainer::validate() {
   EvaluateOptions evaluation;
   evaluation.maxTokens = options.evalTokens;
-  Evaluation result = evaluate(session, *heldOut, evaluation);
+  Evaluation result = evaluate(session, world, *heldOut, evaluation);
+  if (!first)
+    return;
   metrics->add({{"step", current},
                 {"validation_loss", result.mean()},
                 {"validation_tokens", result.tokens}});
@@ -398,35 +482,62 @@ void Trainer::validate() {
 void Trainer::save() {
   if (saved == current)
     return;
-  metrics->sync();
-  saveCheckpoint(options.out, current, session, state, record());
+  const WaitContext saves{"saving a checkpoint", current};
+  together(world, saves, [&] {
+    if (first)
+      metrics->sync();
+  });
+  saveCheckpoint(options.out, current, tensors(), world, record());
   saved = current;
-  removeOldCheckpoints(options.out, options.keep);
-  writeText((out / "loss.svg").string(), metrics->curve());
+  together(world, saves, [&] {
+    if (!first)
+      return;
+    removeOldCheckpoints(options.out, options.keep);
+    writeText((out / "loss.svg").string(), metrics->curve());
+  });
+}
+
+/// The signal that asked to stop, if any rank got one. All ranks come to the
+/// same answer, so that none waits in a step that others do not begin.
+int Trainer::agreedSignal() {
+  int32_t signal = stopSignal;
+  if (world.size() > 1)
+    world.all()
+        .allReduce(&signal, 1, ElementType::I32, Reduction::Max)
+        ->wait(context("agreeing to go on"), world.timeout);
+  return signal;
 }
 
 TrainOutcome Trainer::run() {
-  std::error_code code;
-  fs::create_directories(out, code);
-  if (code)
-    throw Error(
-        str(options.out, ": cannot create the folder: ", code.message()));
-  FolderLock lock(out);
   SignalGuard signals;
+  verifySameEverywhere();
+  std::optional<FolderLock> lock;
+  together(world, {"locking the folder", -1}, [&] {
+    if (!first)
+      return;
+    std::error_code code;
+    fs::create_directories(out, code);
+    if (code)
+      throw Error(
+          str(options.out, ": cannot create the folder: ", code.message()));
+    lock.emplace(out);
+  });
   begin();
-  if (options.peakFlops == 0) {
+  if (first && options.peakFlops == 0) {
     ThreadPool pool(session.threads());
     cpu::MachineLimits limits = cpu::measureMachine(pool);
     options.peakFlops = plan.precision == "f64" ? limits.flops64PerSecond
                                                 : limits.flopsPerSecond;
   }
-  std::fprintf(stderr,
-               "training on %lld tokens of %zu files, %lld rows of %lld "
-               "tokens, %lld parameters\n",
-               static_cast<long long>(corpus.size()), split.training.size(),
-               static_cast<long long>(batch), static_cast<long long>(length),
-               static_cast<long long>(plan.parameterCount()));
-  while (current < options.steps && stopSignal == 0) {
+  if (first)
+    std::fprintf(stderr,
+                 "training on %lld tokens of %zu files, %lld rows of %lld "
+                 "tokens, %lld parameters\n",
+                 static_cast<long long>(corpus.size()), split.training.size(),
+                 static_cast<long long>(batch), static_cast<long long>(length),
+                 static_cast<long long>(plan.parameterCount()));
+  int signal = 0;
+  while (current < options.steps && (signal = agreedSignal()) == 0) {
     step();
     bool last = current == options.steps;
     if (options.evalEvery > 0 && (current % options.evalEvery == 0 || last))
@@ -436,15 +547,24 @@ TrainOutcome Trainer::run() {
   }
   if (current >= options.steps)
     return TrainOutcome::Finished;
+  // All ranks have agreed to save, which may take longer than the agreement.
+  clearStop();
   save();
-  std::fprintf(
-      stderr,
-      "%sstopped by %s after step %lld, saved; continue with --resume\n",
-      live ? "\n" : "", stopSignal == SIGTERM ? "SIGTERM" : "SIGINT",
-      static_cast<long long>(current));
+  if (first)
+    std::fprintf(
+        stderr,
+        "%sstopped by %s after step %lld, saved; continue with --resume\n",
+        live ? "\n" : "", signal == SIGTERM ? "SIGTERM" : "SIGINT",
+        static_cast<long long>(current));
   return TrainOutcome::Interrupted;
 }
 
+TrainOutcome megalodon::train(Session &session, World &world,
+                              const TrainOptions &options) {
+  return Trainer(session, world, options).run();
+}
+
 TrainOutcome megalodon::train(Session &session, const TrainOptions &options) {
-  return Trainer(session, options).run();
+  const std::unique_ptr<World> world = singleWorld();
+  return train(session, *world, options);
 }

@@ -21,6 +21,7 @@ namespace {
 struct CheckpointTest : testing::Test {
   std::string out = temporaryFolder("run");
   Session session = toySession();
+  std::unique_ptr<World> world = singleWorld();
   std::vector<TensorView> state;
 
   void SetUp() override {
@@ -33,14 +34,22 @@ struct CheckpointTest : testing::Test {
     for (const TensorView &moment : session.secondMoments())
       storeNumber(moment, 3, 0.125);
   }
-  Checkpoint save(int64_t step) {
-    return saveCheckpoint(out, step, session, state, {{"seed", 7}});
-  }
-  void load(const std::string &folder, Session &into) {
+  CheckpointTensors tensors(Session &of) {
+    std::vector<TensorView> moments = of.firstMoments();
+    for (const TensorView &second : of.secondMoments())
+      moments.push_back(second);
     std::vector<TensorView> views;
     for (const TensorView &tensor : state)
-      views.push_back(into.variable(into.function("train_step"), tensor.name));
-    loadCheckpoint(folder, readRecord(folder), into, views);
+      views.push_back(of.variable(of.function("train_step"), tensor.name));
+    return {wholeTensors(of.parameters()), wholeTensors(moments),
+            wholeTensors(views)};
+  }
+  Checkpoint save(int64_t step) {
+    return saveCheckpoint(out, step, tensors(session), *world, {{"seed", 7}});
+  }
+  void load(const std::string &folder, Session &into) {
+    loadCheckpoint(folder, readRecord(folder), into.plan(), tensors(into),
+                   *world);
   }
 };
 
@@ -134,18 +143,18 @@ TEST_F(CheckpointTest, RefusesWeightsThatAreNotFinite) {
   EXPECT_TRUE(fs::is_empty(out));
   std::string path = out + "/weights.safetensors";
   writeSafetensors(path, session.parameters());
-  EXPECT_ERROR(loadWeights(path, session),
+  EXPECT_ERROR(loadWeights(path, session, *world),
                path + ": tensor 'table': value at [1, 1] is not finite");
 }
 
 TEST_F(CheckpointTest, ADamagedModelIsNotUsedForGeneration) {
   std::string folder = save(1).folder, model = folder + "/model.safetensors";
-  loadWeights(out, session);
+  loadWeights(out, session, *world);
   damage(model, readText(model).size() - 1);
-  EXPECT_ERROR(loadWeights(out, session), model + ": sha256: expected");
-  EXPECT_ERROR(loadWeights(out + "/none", session),
+  EXPECT_ERROR(loadWeights(out, session, *world), model + ": sha256: expected");
+  EXPECT_ERROR(loadWeights(out + "/none", session, *world),
                "none: no such file or folder");
-  EXPECT_ERROR(loadWeights(temporaryFolder("empty"), session),
+  EXPECT_ERROR(loadWeights(temporaryFolder("empty"), session, *world),
                "expected model.safetensors or a checkpoint in this folder");
 }
 

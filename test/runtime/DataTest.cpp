@@ -172,3 +172,31 @@ TEST(Data, RefusesACorpusThatIsTooShort) {
   EXPECT_ERROR(BatchOrder(corpus, Order::Random, 1, 1, 16),
                "expected at least 17 tokens");
 }
+
+TEST(BatchOrder, PartsOfACallAreThoseOfTheWhole) {
+  const std::string path = temporaryPath("text");
+  writeText(path, toyText(301));
+  const Corpus corpus(listDataFiles({path}), TokenType::Bytes, 256);
+  const int64_t rows = 3, length = 10;
+  for (Order kind : {Order::Stream, Order::Random}) {
+    const BatchOrder order(corpus, kind, 5, rows, length);
+    for (int64_t call : {0, 7, 12}) {
+      std::vector<int32_t> tokens(rows * length), targets(rows * length);
+      order.read(call, tokens.data(), targets.data());
+      // Two by four ranks: neither extent divides evenly.
+      for (int64_t row : {0, 2})
+        for (int64_t column : {0, 3, 6, 9}) {
+          const Box box{{row, column}, {2, 3}};
+          std::vector<int32_t> some(6, 7), successors(6, 7);
+          order.read(call, box, some.data(), successors.data());
+          for (int64_t i = 0; i < 6; ++i) {
+            const int64_t r = row + i / 3, c = column + i % 3;
+            const bool inside = r < rows && c < length;
+            EXPECT_EQ(some[i], inside ? tokens[r * length + c] : 0);
+            EXPECT_EQ(successors[i],
+                      inside ? targets[r * length + c] : kIgnoredTarget);
+          }
+        }
+    }
+  }
+}

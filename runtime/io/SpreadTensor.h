@@ -1,0 +1,45 @@
+// A tensor that the ranks of a world hold in parts.
+#pragma once
+#include "runtime/io/Box.h"
+#include "runtime/session.h"
+#include <optional>
+
+namespace megalodon {
+
+/// Name, type and shape of a whole tensor.
+struct TensorHead {
+  std::string name;
+  ElementType type;
+  std::vector<int64_t> shape;
+
+  size_t bytes() const {
+    return size_t(Box::whole(shape).elements()) * elementBytes(type);
+  }
+};
+
+struct SpreadTensor {
+  TensorHead whole;
+  /// What each rank holds; nothing where it holds no part. Boxes are equal or
+  /// do not overlap, and together they cover the tensor.
+  std::vector<std::optional<Box>> boxes;
+  int rank = 0;    ///< the one that looks
+  TensorView part; ///< its box; without meaning when it holds none
+
+  const std::optional<Box> &box() const { return boxes[size_t(rank)]; }
+};
+
+/// A tensor that one rank holds whole.
+inline SpreadTensor wholeTensor(const TensorView &view) {
+  return {
+      {view.name, view.type, view.shape}, {Box::whole(view.shape)}, 0, view};
+}
+
+inline std::vector<SpreadTensor>
+wholeTensors(const std::vector<TensorView> &views) {
+  std::vector<SpreadTensor> list;
+  for (const TensorView &view : views)
+    list.push_back(wholeTensor(view));
+  return list;
+}
+
+} // namespace megalodon
