@@ -58,7 +58,7 @@ private:
   void setLayout(Value value, const Layout &layout) {
     value.setType(layout.on(cast<RankedTensorType>(value.getType())));
   }
-  void change(OpOperand &operand, const Layout &layout);
+  void change(OpOperand &operand, const Layout &layout, bool early = false);
   LogicalResult refuse(OpOperand &operand, const Layout &wanted) const;
 
   ModuleOp module;
@@ -136,14 +136,18 @@ void LayoutAssigner::collectWishes(func::FuncOp function,
   }
 }
 
-/// Makes `operand` read its value in another layout.
-void LayoutAssigner::change(OpOperand &operand, const Layout &layout) {
+/// Makes `operand` read its value in another layout, made right in front of its
+/// op or, early, right behind the value.
+void LayoutAssigner::change(OpOperand &operand, const Layout &layout,
+                            bool early) {
   Operation *user = operand.getOwner();
   Value value = operand.get();
   auto type = layout.on(cast<RankedTensorType>(value.getType()));
   Value &made = resharded[{value, type.getEncoding()}];
   if (!made || made.getParentBlock() != user->getBlock()) {
     OpBuilder builder(user);
+    if (early)
+      builder.setInsertionPointAfterValue(value);
     if (auto constant = value.getDefiningOp<arith::ConstantOp>()) {
       auto elements = cast<SplatElementsAttr>(constant.getValue());
       made = arith::ConstantOp::create(
@@ -374,7 +378,7 @@ LogicalResult LayoutAssigner::assignReturn(func::ReturnOp op) {
           portLayout(name, role.getValue(),
                      cast<RankedTensorType>(operand.get().getType()));
       if (has != wanted)
-        change(operand, wanted);
+        change(operand, wanted, /*early=*/true);
     } else if (auto wish = wishes.find(operand.get());
                wish != wishes.end() && !has.sum.empty() && zero >= 3) {
       // Gradients of sharded parameters are reduced as soon as they are there.

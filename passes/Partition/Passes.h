@@ -1,6 +1,7 @@
 // Passes of the partition phase.
 #pragma once
 #include "dialect/Megalodon/Megalodon.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
 

@@ -41,5 +41,14 @@ def PartitionOps : Pass<"megalodon-partition", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::megalodon::MegalodonDialect", "::mlir::shard::ShardDialect", "::mlir::arith::ArithDialect"];
 }
 
+def OverlapCollectives : Pass<"megalodon-overlap-collectives", "::mlir::func::FuncOp"> {
+  let summary = "order ops so that messages travel while others compute";
+  let description = [{
+    A collective starts where it stands and is waited for at the first op that reads its result. This pass puts the first long op that does not depend on it
+    (a projection, attention, another layer) in between, with what that op needs; so the exchange of CEMA states runs behind the value projection.
+    The halves of a training step, parted by `plan.update`, stay apart.
+  }];
+  let statistics = [Statistic<"numHidden", "hidden", "collectives with work behind them">];
+}
 
 #endif

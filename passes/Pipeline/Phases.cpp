@@ -56,6 +56,7 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     passes.addPass(createPartitionOps());
     // One gather serves all that read the gathered value.
     passes.addPass(createCSEPass());
+    passes.addNestedPass<func::FuncOp>(createOverlapCollectives());
     break;
   case Phase::Lower: {
     auto target = resolveCpu(options.cpu, error);
