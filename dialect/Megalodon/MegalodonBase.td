@@ -32,7 +32,8 @@ def Megalodon_Dialect : Dialect {
 def Megalodon_Role : I32EnumAttr<"Role", "what an entry's argument or result is to the outside", [
     I32EnumAttrCase<"Parameter", 0, "parameter">, I32EnumAttrCase<"FirstMoment", 1, "first_moment">,
     I32EnumAttrCase<"SecondMoment", 2, "second_moment">, I32EnumAttrCase<"Gradient", 3, "gradient">,
-    I32EnumAttrCase<"Input", 4, "input">, I32EnumAttrCase<"Output", 5, "output">, I32EnumAttrCase<"State", 6, "state">]> {
+    I32EnumAttrCase<"Input", 4, "input">, I32EnumAttrCase<"Output", 5, "output">, I32EnumAttrCase<"State", 6, "state">,
+    I32EnumAttrCase<"Residual", 7, "residual">]> {
   let cppNamespace = "::mlir::megalodon";
   let genSpecializedAttr = 0;
 }

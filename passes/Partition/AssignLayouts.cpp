@@ -40,6 +40,7 @@ public:
   }
 
   LogicalResult assignEntry(func::FuncOp entry);
+  void hideAccumulators(func::FuncOp entry);
   unsigned numReshards = 0;
 
 private:
@@ -94,7 +95,9 @@ Layout LayoutAssigner::portLayout(StringRef name, Role role,
                                   RankedTensorType type) const {
   Layout layout = layoutOfPort(name, role, type.getRank(), tied, mesh);
   bool moment = role == Role::FirstMoment || role == Role::SecondMoment;
-  if ((moment && zero >= 1) || (role == Role::Parameter && zero >= 3))
+  bool weight = role == Role::Parameter ||
+                (role == Role::Gradient && !name.starts_with("grad.state."));
+  if ((moment && zero >= 1) || (weight && zero >= 3))
     layout = spread(std::move(layout), type);
   return layout;
 }
@@ -374,6 +377,10 @@ LogicalResult LayoutAssigner::assignReturn(func::ReturnOp op) {
     if (isEntry) {
       StringRef name = nameOfResult(current, index);
       auto role = current.getResultAttrOfType<RoleAttr>(index, kRoleAttr);
+      if (role.getValue() == Role::Residual) {
+        types.push_back(operand.get().getType());
+        continue;
+      }
       Layout wanted =
           portLayout(name, role.getValue(),
                      cast<RankedTensorType>(operand.get().getType()));
@@ -430,6 +437,18 @@ LogicalResult LayoutAssigner::assignBody(func::FuncOp function) {
   return success();
 }
 
+/// With the optimizer's state sharded no rank ever holds whole reduced
+/// gradients: what a rank has added up is nobody's business outside.
+void LayoutAssigner::hideAccumulators(func::FuncOp entry) {
+  auto residual = RoleAttr::get(entry.getContext(), Role::Residual);
+  for (unsigned index : llvm::seq(entry.getNumArguments()))
+    if (hasArgumentRole(entry, index, Role::Gradient))
+      entry.setArgAttr(index, kRoleAttr, residual);
+  for (unsigned index : llvm::seq(entry.getNumResults()))
+    if (hasResultRole(entry, index, Role::Gradient))
+      entry.setResultAttr(index, kRoleAttr, residual);
+}
+
 LogicalResult LayoutAssigner::assignEntry(func::FuncOp entry) {
   current = entry;
   tied = !findArgument(entry, "output.output.weight");
@@ -441,8 +460,9 @@ LogicalResult LayoutAssigner::assignEntry(func::FuncOp entry) {
       return entry.emitOpError("expected a role on argument ") << index;
     Layout layout =
         portLayout(nameOfArgument(entry, index), role.getValue(), type);
-    // An accumulator holds what its rank has added up.
-    if (role.getValue() == Role::Gradient)
+    // An accumulator holds what its rank has added up, unless each gradient is
+    // reduced before it is added.
+    if (role.getValue() == Role::Gradient && zero < 3)
       layout.sum = replicas;
     setLayout(argument, layout);
   }
@@ -453,6 +473,8 @@ LogicalResult LayoutAssigner::assignEntry(func::FuncOp entry) {
           portLayout(nameOfResult(entry, index), Role::Gradient,
                      cast<RankedTensorType>(entry.getResultTypes()[index]));
   collectWishes(entry, results);
+  if (zero == 1 && !replicas.empty() && getEntryKind(entry) == "train")
+    hideAccumulators(entry);
   return assignBody(entry);
 }
 

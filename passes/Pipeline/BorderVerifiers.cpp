@@ -43,7 +43,8 @@ private:
       return false;
     for (unsigned i = 0; i < function.getNumResults(); ++i)
       if (auto role = function.getResultAttrOfType<RoleAttr>(i, kRoleAttr);
-          role && role.getValue() == Role::Gradient)
+          role && (role.getValue() == Role::Gradient ||
+                   role.getValue() == Role::Residual))
         return false;
     return true;
   }
