@@ -32,4 +32,7 @@ inline constexpr llvm::StringLiteral kRowsAttr = "plan.rows";
 inline constexpr llvm::StringLiteral kObjectAttr = "plan.object";
 /// On the first op of the optimizer half of train_step.
 inline constexpr llvm::StringLiteral kUpdateAttr = "plan.update";
+/// On collectives of the compute half of train_step that run only in the call
+/// that ends a step's accumulation, UnitAttr.
+inline constexpr llvm::StringLiteral kLastAttr = "plan.last";
 } // namespace mlir::plan

@@ -48,6 +48,7 @@ private:
   LogicalResult assignOp(Operation &op);
   LogicalResult assignByRule(Operation &op, const OpRule &rule);
   LogicalResult assignSum(Operation &op);
+  void reduceAccumulated(AccumulateOp op);
   LogicalResult assignUpdate(AdamWOp op);
   LogicalResult assignNorm(GlobalNormOp op);
   LogicalResult assignCall(func::CallOp call);
@@ -288,7 +289,31 @@ LogicalResult LayoutAssigner::assignSum(Operation &op) {
     if (Layout::of(operand.get()) != *best)
       change(operand, *best);
   setLayout(op.getResult(0), *best);
+  if (auto accumulate = dyn_cast<AccumulateOp>(op))
+    reduceAccumulated(accumulate);
   return success();
+}
+
+/// What a rank has added up over a step's microbatches is summed over ranks as
+/// soon as the last microbatch is in it, while backward goes on.
+void LayoutAssigner::reduceAccumulated(AccumulateOp op) {
+  for (Operation *user : op.getResult().getUsers()) {
+    auto update = dyn_cast<AdamWOp>(user);
+    if (!update)
+      continue;
+    Layout used = Layout::of(update.getFirstMoment());
+    if (Layout::of(op.getResult()) == used)
+      return;
+    OpBuilder builder(op->getContext());
+    builder.setInsertionPointAfter(op);
+    auto type = used.on(cast<RankedTensorType>(op.getType()));
+    auto reduced =
+        ReshardOp::create(builder, op.getLoc(), type, op.getResult());
+    reduced->setAttr(plan::kLastAttr, builder.getUnitAttr());
+    resharded[{op.getResult(), type.getEncoding()}] = reduced;
+    ++numReshards;
+    return;
+  }
 }
 
 /// Parameter, moments and gradient lie as the moments do.
@@ -302,7 +327,8 @@ LogicalResult LayoutAssigner::assignUpdate(AdamWOp op) {
   return success();
 }
 
-/// Gradients are reduced once, into the layout in which they are used.
+/// Gradients are reduced once, into the layout in which they are used; those
+/// that microbatches add up are reduced already.
 LogicalResult LayoutAssigner::assignNorm(GlobalNormOp op) {
   for (OpOperand &operand : op->getOpOperands()) {
     std::optional<Layout> used;
@@ -316,14 +342,6 @@ LogicalResult LayoutAssigner::assignNorm(GlobalNormOp op) {
     if (Layout::of(operand.get()) != *used)
       change(operand, *used);
   }
-  // The optimizer's half begins with the first reduction.
-  if (op->hasAttr(plan::kUpdateAttr))
-    for (Value operand : op->getOperands())
-      if (auto reshard = operand.getDefiningOp<ReshardOp>()) {
-        reshard->setAttr(plan::kUpdateAttr, UnitAttr::get(op.getContext()));
-        op->removeAttr(plan::kUpdateAttr);
-        break;
-      }
   setLayout(op.getNorm(), Layout::whole(0));
   return success();
 }

@@ -172,15 +172,10 @@ void FunctionPartitioner::rewriteReshard(ReshardOp op) {
   for (Axis axis : open)
     if (!llvm::is_contained(scattered, axis))
       reduced.push_back(axis);
-  auto inherit = [&] {
-    if (op->hasAttr(plan::kUpdateAttr) && value != op.getInput())
-      value.getDefiningOp()->setAttr(plan::kUpdateAttr, b.getUnitAttr());
-  };
-  bool first = true;
   auto made = [&](Value next) {
     value = next;
-    if (std::exchange(first, false))
-      inherit();
+    next.getDefiningOp()->setDiscardableAttrs(
+        op->getDiscardableAttrDictionary());
   };
   if (!reduced.empty())
     made(reduce(loc, value, reduced));
