@@ -149,7 +149,7 @@ void FunctionPartitioner::describePorts() {
 }
 
 void FunctionPartitioner::rewriteReshard(ReshardOp op) {
-  const Layout &from = layouts.at(op.getInput()), &to = layouts.at(op);
+  const Layout from = layouts.at(op.getInput()), to = layouts.at(op);
   Location loc = op.getLoc();
   Value value = op.getInput();
   Axes open; // sums that end here
@@ -192,6 +192,10 @@ void FunctionPartitioner::rewriteReshard(ReshardOp op) {
     if (before.size() > kept)
       made(gather(loc, value, before.drop_front(kept), dimension));
   }
+  // Later rewrites ask for the layout of what stands in the op's place.
+  RankedTensorType whole = wholeTypes.at(op);
+  layouts[value] = to;
+  wholeTypes[value] = whole;
   op.replaceAllUsesWith(value);
   op.erase();
 }
