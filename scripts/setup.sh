@@ -8,7 +8,7 @@ packages=(
   cmake ninja-build ccache git g++ clang-22 lld-22 libclang-rt-22-dev clang-format-22 clang-tidy-22
   libmlir-22-dev mlir-22-tools llvm-22-dev llvm-22-tools liblld-22-dev libzstd-dev zlib1g-dev
   libflatbuffers-dev flatbuffers-compiler libdnnl-dev libgtest-dev nlohmann-json3-dev libcli11-dev
-  python3 python3-numpy
+  python3 python3-numpy openmpi-bin libopenmpi-dev
 )
 
 installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true)

@@ -10,17 +10,25 @@ namespace megalodon {
 /// How often a sleeping wait looks whether the process was asked to stop.
 static constexpr std::chrono::milliseconds kSlice{100};
 
-/// When requestStop() was called, in ticks of the steady clock; 0: never.
-static std::atomic<int64_t> stopTime{0};
+/// How long after requestStop() a wait prints where it stands: before mpirun
+/// kills, one second after it has asked to stop.
+static constexpr std::chrono::milliseconds kNotice{500};
+
+// In ticks of the steady clock; 0: never.
+static std::atomic<int64_t> stopAsked{0}, stopDeadline{0};
 static_assert(std::atomic<int64_t>::is_always_lock_free);
 
-void requestStop() noexcept {
+void requestStop(std::chrono::milliseconds grace) noexcept {
+  const auto now = std::chrono::steady_clock::now();
   int64_t never = 0;
-  stopTime.compare_exchange_strong(
-      never, std::chrono::steady_clock::now().time_since_epoch().count());
+  if (stopAsked.compare_exchange_strong(never, now.time_since_epoch().count()))
+    stopDeadline = (now + grace).time_since_epoch().count();
 }
 
-void clearStop() noexcept { stopTime = 0; }
+void clearStop() noexcept {
+  stopDeadline = 0;
+  stopAsked = 0;
+}
 
 Request::~Request() = default;
 Communicator::~Communicator() = default;
@@ -32,33 +40,40 @@ static double seconds(std::chrono::steady_clock::duration duration) {
 
 void Request::wait(const WaitContext &context,
                    std::chrono::milliseconds timeout) {
-  auto fail = [&](const std::string &reason) {
+  auto place = [&](const std::string &text) {
     std::string step = context.step >= 0 ? str(", step ", context.step) : "";
-    return Error(str(context.operation, step, ", on rank ",
-                     membership->worldRank(), ": ", reason));
+    return str(context.operation, step, ", on rank ", membership->worldRank(),
+               ": ", text);
   };
-  auto failLate = [&](const std::string &reason) {
-    std::string text = reason + " (group of ranks";
-    for (size_t i = 0; i < membership->ranks.size(); ++i)
-      text += str(i ? ", " : " ", membership->ranks[i]);
+  auto late = [&](const std::string &text) {
+    std::string group;
+    for (int rank : membership->ranks)
+      group += str(group.empty() ? "group of ranks " : ", ", rank);
     const std::string known = missing();
-    return fail(text + (known.empty() ? ")" : "; " + known + ")"));
+    return place(str(text, " (", group, known.empty() ? "" : "; ", known, ")"));
   };
-  const Clock::time_point start = Clock::now(), deadline = start + timeout;
-  for (Clock::time_point now = start;; now = Clock::now()) {
+  const Clock::time_point deadline = Clock::now() + timeout;
+  bool noticed = false;
+  while (true) {
     try {
-      if (testUntil(std::min(deadline, now + kSlice)))
+      if (testUntil(std::min(deadline, Clock::now() + kSlice)))
         return;
     } catch (const Error &error) {
-      throw fail(error.what());
+      throw Error(place(error.what()));
     }
-    now = Clock::now();
-    const Clock::time_point stop{Clock::duration(stopTime.load())};
-    if (stop != Clock::time_point{} && now >= stop + kStopGrace)
-      throw failLate(str("not complete ", seconds(now - stop),
-                         " s after the process was asked to stop"));
+    const Clock::time_point now = Clock::now();
+    const Clock::time_point stop{Clock::duration(stopDeadline.load())};
+    const Clock::time_point asked{Clock::duration(stopAsked.load())};
+    if (stop != Clock::time_point{} && now >= stop)
+      throw Error(late(str("not complete ", seconds(now - asked),
+                           " s after the process was asked to stop")));
     if (now >= deadline)
-      throw failLate(str("not complete after ", seconds(timeout), " s"));
+      throw Error(late(str("not complete after ", seconds(timeout), " s")));
+    if (stop != Clock::time_point{} && now >= asked + kNotice && !noticed) {
+      noticed = true;
+      std::fprintf(stderr, "%s\n",
+                   late("asked to stop, still waiting").c_str());
+    }
   }
 }
 
@@ -112,6 +127,13 @@ Membership World::memberOf(const std::vector<int> &ranks) {
   if (members.place < 0)
     throw Error(str("expected rank ", rank(), " in the group it makes"));
   return members;
+}
+
+bool underLauncher() {
+  for (const char *name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"})
+    if (std::getenv(name))
+      return true;
+  return false;
 }
 
 void World::abort(int code) {

@@ -41,7 +41,7 @@ public:
   virtual bool test() = 0;
 
   /// Sleeps until the operation is complete. Throws Error, with `context` and
-  /// the rank, when it fails, when `timeout` has passed, or kStopGrace after
+  /// the rank, when it fails, when `timeout` has passed, or some time after
   /// requestStop(). The request stays valid: one may wait again.
   void wait(const WaitContext &context, std::chrono::milliseconds timeout);
 
@@ -79,7 +79,7 @@ public:
             Reduction reduction = Reduction::Sum) = 0;
 
   /// recv = the members' blocks in their order. `send` may be the own block of
-  /// `recv`; otherwise they must not overlap.
+  /// `recv`, then on all members; otherwise they must not overlap.
   virtual std::unique_ptr<Request> allGather(const void *send, void *recv,
                                              size_t bytesPerRank) = 0;
 
@@ -129,8 +129,9 @@ public:
   int rank() { return all().rank(); }
   int size() { return all().size(); }
 
-  /// Makes a group of ranks of the world. Called by all its members, in the
-  /// same order; `ranks` holds the own rank and is the same list everywhere.
+  /// Makes a group of ranks of the world. Called by all its members, in an
+  /// order of groups that is the same on all ranks; `ranks` holds the own rank
+  /// and is the same list everywhere.
   virtual std::unique_ptr<Communicator>
   group(const std::vector<int> &ranks) = 0;
 
@@ -156,13 +157,24 @@ std::unique_ptr<World> singleWorld();
 /// others' waits end; the first error is thrown again with its rank in front.
 void runVirtualRanks(int n, const std::function<void(World &)> &body);
 
-/// Tells waits that this process was asked to stop. A signal handler may call
-/// it; the first call counts.
-void requestStop() noexcept;
+/// This process as one rank of an Open MPI job. Loads libmpi and starts it;
+/// one thread may use it. Messages of more than `piece` elements travel in
+/// pieces, since MPI counts in int. Throws Error with a next step when the
+/// library or this build's part of it is missing.
+std::unique_ptr<World> openMpiWorld(size_t piece = size_t(1) << 30);
+
+/// True when a launcher (mpirun, srun) started this process as a rank of a job.
+bool underLauncher();
+
+/// How long a wait may still take after the process was asked to stop.
+inline constexpr std::chrono::seconds kStopGrace{5};
+
+/// Tells waits that this process was asked to stop; the first call counts. A
+/// wait that is under way soon after prints where it stands, since a launcher
+/// that lost a rank leaves the others a second (mpirun) or some; one that is
+/// not complete after `grace` fails. A signal handler may call it.
+void requestStop(std::chrono::milliseconds grace = kStopGrace) noexcept;
 /// As if requestStop() had not been called.
 void clearStop() noexcept;
-
-/// How long after requestStop() a wait may still be completed by the others.
-inline constexpr std::chrono::seconds kStopGrace{5};
 
 } // namespace megalodon

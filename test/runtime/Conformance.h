@@ -4,6 +4,7 @@
 #include "runtime/parallel/Communicator.h"
 #include <functional>
 #include <gtest/gtest.h>
+#include <ostream>
 #include <string>
 
 namespace megalodon::test {
@@ -15,6 +16,9 @@ struct Backend {
   std::function<void(const std::function<void(World &)> &body)> run;
 };
 
+inline void PrintTo(const Backend &backend, std::ostream *out) {
+  *out << backend.name;
+}
 inline std::string nameOf(const ::testing::TestParamInfo<Backend> &info) {
   return info.param.name;
 }
