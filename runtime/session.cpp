@@ -1,18 +1,28 @@
 #include "runtime/session.h"
 #include "runtime/core/Error.h"
 #include "runtime/cpu/Executor.h"
+#include "runtime/parallel/Communicator.h"
+#include "runtime/parallel/Mesh.h"
 #include "runtime/plan/LoadedPlan.h"
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <optional>
 #include <unordered_map>
 
 namespace megalodon {
 
+using plan::Action;
+using plan::ActionKind;
 using plan::Dynamic;
 using plan::Function;
+using plan::Indexed;
+using plan::Program;
 using plan::Role;
 using plan::Variable;
+
+/// Ranks of one job run one version.
+static constexpr char kRuntimeVersion[32] = MEGALODON_VERSION;
 
 /// Parameters and moments are one memory for all functions; everything else
 /// belongs to its function.
@@ -38,7 +48,43 @@ runnableHere(std::shared_ptr<const plan::LoadedPlan> plan) {
                   "an older one"));
 }
 
-/// Memory of a set of variables, by index.
+/// Throws Error unless all ranks run one version of the runtime on one plan,
+/// and are as many as its mesh has.
+static void agree(const plan::LoadedPlan &plan, World &world) {
+  struct Identity {
+    char version[sizeof(kRuntimeVersion)];
+    char digest[64];
+  } own{};
+  std::memcpy(own.version, kRuntimeVersion, sizeof(own.version));
+  std::memcpy(own.digest, plan.digest.data(),
+              std::min(sizeof(own.digest), plan.digest.size()));
+  std::vector<Identity> all(size_t(world.size()));
+  world.all()
+      .allGather(&own, all.data(), sizeof(own))
+      ->wait({"comparing the ranks' plans", -1}, world.timeout);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (std::memcmp(all[rank].version, all[0].version, sizeof(own.version)))
+      throw Error(str("rank ", rank, " runs version ",
+                      std::string(all[rank].version),
+                      " of the runtime, rank 0 "
+                      "version ",
+                      std::string(all[0].version)));
+    if (std::memcmp(all[rank].digest, all[0].digest, sizeof(own.digest)))
+      throw Error(str(plan.path, ": rank ", rank,
+                      " holds another plan than rank 0: digest ",
+                      std::string(all[rank].digest, sizeof(own.digest)),
+                      ", expected ",
+                      std::string(all[0].digest, sizeof(own.digest))));
+  }
+  const int ranks = plan.mesh.ranks();
+  if (ranks != world.size())
+    throw Error(str(plan.path, ": expected ", ranks, " ranks as mesh ",
+                    plan::meshText(plan.mesh), " says, got ", world.size(),
+                    "; start it with mpirun -n ", ranks,
+                    " megalodon-run ... or with --virtual-ranks"));
+}
+
+/// Memory of this rank's part of a set of variables, by index.
 struct Storage {
   cpu::Memory memory;
   std::unordered_map<uint32_t, std::byte *> address;
@@ -47,47 +93,97 @@ struct Storage {
           const std::string &purpose) {
     size_t total = 0;
     for (uint32_t index : variables)
-      total += alignedBytes(plan.variables[index].bytes());
+      total += alignedBytes(plan.variables[index].localBytes());
     memory = cpu::Memory(total, purpose);
     std::byte *next = memory.data();
     for (uint32_t index : variables) {
       address[index] = next;
-      next += alignedBytes(plan.variables[index].bytes());
+      next += alignedBytes(plan.variables[index].localBytes());
     }
   }
 };
 
 /// What a function needs to run; made when it is first used.
 struct Bound {
+  const Program &program;
   Storage own;
-  std::vector<uint32_t> variables;
-  std::vector<std::byte *> buffers;
+  std::vector<uint32_t> variables;  ///< of which this rank holds a part
+  std::vector<std::byte *> buffers; ///< of microbatch 0 and slot 0
+  std::vector<uint32_t> indexed;    ///< buffers that are elsewhere in others
+  std::vector<std::vector<uint32_t>> touched; ///< buffers of each segment
+};
+
+/// A message to or from another pipeline rank, under way.
+struct Message {
+  std::byte *begin, *end;
+  std::unique_ptr<Request> request;
+  std::string operation;
 };
 
 struct Session::Impl {
+  std::unique_ptr<World> ownWorld;
+  World &world;
   std::shared_ptr<const plan::LoadedPlan> plan;
+  Coordinates place;
+  std::vector<std::unique_ptr<Communicator>> communicators;
   cpu::Executor executor;
   Storage shared;
   cpu::Memory arena; ///< of all functions: only one runs at a time
-  std::vector<std::optional<Bound>> bound;
+  std::deque<std::optional<Bound>> bound;
   bool poison;
   bool profiling = false;
-  std::vector<double> seconds;
+  int64_t step = -1;
+  std::vector<std::vector<double>> seconds;
 
-  Impl(std::shared_ptr<const plan::LoadedPlan> loaded, SessionOptions options)
-      : plan(runnableHere(std::move(loaded))), executor(plan, options.threads),
-        shared(*plan, sharedVariables(*plan), "parameters and moments"),
+  Impl(std::shared_ptr<const plan::LoadedPlan> loaded, SessionOptions options,
+       World *given)
+      : ownWorld(given ? nullptr : singleWorld()),
+        world(given ? *given : *ownWorld),
+        plan(runnableHere(agreed(std::move(loaded), world))),
+        place(plan->mesh.coordinates(world.rank())),
+        executor(plan, options.threads),
+        shared(*plan, sharedVariables(), "parameters and moments"),
         bound(plan->functions.size()), poison(options.poison) {
     uint64_t most = 0;
     for (const Function &function : plan->functions)
-      most = std::max(most, function.arenaBytes);
+      most = std::max(most, programOf(function).arenaBytes);
     arena = cpu::Memory(most, "the arena");
+    connect();
   }
 
-  static std::vector<uint32_t> sharedVariables(const plan::LoadedPlan &plan) {
+  static std::shared_ptr<const plan::LoadedPlan>
+  agreed(std::shared_ptr<const plan::LoadedPlan> plan, World &world) {
+    agree(*plan, world);
+    return plan;
+  }
+
+  /// Makes the plan's communicators. All ranks go through them in one order,
+  /// and the groups of one communicator have no rank in common.
+  void connect() {
+    std::vector<Communicator *> list;
+    for (const plan::Communicator &communicator : plan->communicators) {
+      communicators.emplace_back();
+      if (communicator.isMember(uint32_t(place.pipeline)))
+        communicators.back() = world.group(plan->mesh.group(
+            world.rank(), communicator.axes,
+            {communicator.stages.begin(), communicator.stages.end()}));
+      list.push_back(communicators.back().get());
+    }
+    executor.connect(std::move(list), world.timeout);
+  }
+
+  const Program &programOf(const Function &function) const {
+    return function.programs[size_t(place.pipeline)];
+  }
+
+  bool isHeld(uint32_t variable) const {
+    return plan->variables[variable].isHeldBy(uint32_t(place.pipeline));
+  }
+
+  std::vector<uint32_t> sharedVariables() const {
     std::vector<uint32_t> list;
-    for (uint32_t i = 0; i < plan.variables.size(); ++i)
-      if (isShared(plan.variables[i]))
+    for (uint32_t i = 0; i < plan->variables.size(); ++i)
+      if (isShared(plan->variables[i]) && isHeld(i))
         list.push_back(i);
     return list;
   }
@@ -102,30 +198,65 @@ struct Session::Impl {
     const Function &f = function(index);
     if (bound[index])
       return *bound[index];
+    const Program &program = programOf(f);
     std::vector<uint32_t> all(f.inputs);
     all.insert(all.end(), f.outputs.begin(), f.outputs.end());
-    for (const plan::Buffer &buffer : f.buffers)
+    for (const plan::Buffer &buffer : program.buffers)
       if (buffer.variable >= 0)
         all.push_back(uint32_t(buffer.variable));
     std::sort(all.begin(), all.end());
     all.erase(std::unique(all.begin(), all.end()), all.end());
+    all.erase(std::remove_if(all.begin(), all.end(),
+                             [&](uint32_t i) { return !isHeld(i); }),
+              all.end());
     std::vector<uint32_t> own;
     std::copy_if(all.begin(), all.end(), std::back_inserter(own),
                  [&](uint32_t i) { return !isShared(plan->variables[i]); });
     bound[index].emplace(
-        Bound{Storage(*plan, own, str("the variables of '", f.name, "'")),
+        Bound{program,
+              Storage(*plan, own, str("the variables of '", f.name, "'")),
               std::move(all),
+              {},
+              {},
               {}});
     Bound &result = *bound[index];
-    for (const plan::Buffer &buffer : f.buffers) {
+    for (uint32_t i = 0; i < program.buffers.size(); ++i) {
+      const plan::Buffer &buffer = program.buffers[i];
       std::byte *base = buffer.variable < 0
                             ? arena.data()
                             : address(result, uint32_t(buffer.variable));
       result.buffers.push_back(base + buffer.offset);
+      if (buffer.index != Indexed::None)
+        result.indexed.push_back(i);
     }
+    for (const plan::Segment &segment : program.segments)
+      result.touched.push_back(buffersOf(segment));
     for (uint32_t i : f.inputs)
-      setDefault(result, i);
+      if (isHeld(i))
+        setDefault(result, i);
     return result;
+  }
+
+  static std::vector<uint32_t> buffersOf(const plan::Segment &segment) {
+    std::vector<uint32_t> list;
+    for (const plan::Command &command : segment.commands) {
+      if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation)) {
+        list.insert(list.end(), dispatch->args.begin(), dispatch->args.end());
+      } else if (auto *product =
+                     std::get_if<plan::Product>(&command.operation)) {
+        list.insert(list.end(), {product->a, product->b, product->c});
+      } else if (auto *copy =
+                     std::get_if<plan::CopyStart>(&command.operation)) {
+        list.insert(list.end(), {copy->from, copy->to});
+      } else if (auto *collective =
+                     std::get_if<plan::CollectiveStart>(&command.operation)) {
+        for (const plan::CollectiveItem &item : collective->items)
+          list.insert(list.end(), {item.from, item.to});
+      }
+    }
+    std::sort(list.begin(), list.end());
+    list.erase(std::unique(list.begin(), list.end()), list.end());
+    return list;
   }
 
   std::byte *address(const Bound &of, uint32_t variable) const {
@@ -138,9 +269,10 @@ struct Session::Impl {
     if (!variable.optional || variable.role != Role::Input)
       return;
     std::byte *data = address(of, index);
-    for (int64_t i = 0; i < variable.elements(); ++i) {
+    const size_t elements = variable.localBytes() / elementBytes(variable.type);
+    for (size_t i = 0; i < elements; ++i) {
       auto store = [&](auto value) {
-        std::memcpy(data + size_t(i) * sizeof(value), &value, sizeof(value));
+        std::memcpy(data + i * sizeof(value), &value, sizeof(value));
       };
       switch (variable.type) {
       case ElementType::F32:
@@ -168,25 +300,37 @@ struct Session::Impl {
   CallShape checked(const Function &f, CallShape shape) const {
     CallShape call{shape.batch ? shape.batch : f.batch,
                    shape.length ? shape.length : f.length};
-    auto refuse = [&](const char *what, int64_t most, int64_t got) {
+    auto refuse = [&](const char *what, int64_t most, int64_t multiple,
+                      int64_t got) {
       if (got != most && (f.exact || got < 1 || got > most))
         throw Error(str(plan->path, ": function '", f.name, "': ", what,
                         ": expected ", f.exact ? "exactly " : "between 1 and ",
                         most, ", got ", got));
+      if (got % multiple != 0)
+        throw Error(str(plan->path, ": function '", f.name, "': ", what,
+                        ": expected a multiple of ", multiple, " on mesh ",
+                        plan::meshText(plan->mesh), ", got ", got));
     };
-    refuse("batch", f.batch, call.batch);
-    refuse("length", f.length, call.length);
+    refuse("batch", f.batch, f.dataParts * f.microbatches(), call.batch);
+    refuse("length", f.length, lengthMultiple(f), call.length);
     return call;
+  }
+
+  /// Ranks of the chunk axis hold whole chunks.
+  int64_t lengthMultiple(const Function &f) const {
+    return f.chunkParts > 1
+               ? f.chunkParts * std::max<int64_t>(1, plan->chunkSize)
+               : 1;
   }
 
   TensorView view(const Bound &of, uint32_t index, CallShape call) const {
     const Variable &variable = plan->variables[index];
-    TensorView view{variable.name, variable.type, variable.shape,
+    TensorView view{variable.name, variable.type, variable.localShape,
                     address(of, index), elementBytes(variable.type)};
     if (variable.dynamic != Dynamic::None)
-      view.shape[0] = call.batch;
+      view.shape[0] = call.batch / variable.parts(0);
     if (variable.dynamic == Dynamic::BatchLength)
-      view.shape[1] = call.length;
+      view.shape[1] = call.length / variable.parts(1);
     for (int64_t size : view.shape)
       view.bytes *= size_t(size);
     return view;
@@ -198,7 +342,8 @@ struct Session::Impl {
     const CallShape call = checked(plan->functions[function], shape);
     std::vector<TensorView> list;
     for (uint32_t index : indices)
-      list.push_back(view(of, index, call));
+      if (isHeld(index))
+        list.push_back(view(of, index, call));
     return list;
   }
 
@@ -206,20 +351,125 @@ struct Session::Impl {
     std::vector<TensorView> list;
     for (uint32_t i = 0; i < plan->variables.size(); ++i) {
       const Variable &variable = plan->variables[i];
-      if (variable.role == role)
-        list.push_back({variable.name, variable.type, variable.shape,
-                        shared.address.at(i), variable.bytes()});
+      if (variable.role == role && isHeld(i))
+        list.push_back({variable.name, variable.type, variable.localShape,
+                        shared.address.at(i), variable.localBytes()});
     }
     return list;
+  }
+
+  /// The buffers as an action means them.
+  std::vector<std::byte *> buffersFor(const Bound &of, const Action &action,
+                                      const Function &f,
+                                      CallShape local) const {
+    std::vector<std::byte *> buffers = of.buffers;
+    for (uint32_t index : of.indexed) {
+      const plan::Buffer &buffer = of.program.buffers[index];
+      uint64_t stride = buffer.stride;
+      if (buffer.index == Indexed::Slot) {
+        buffers[index] += action.slot * stride;
+        continue;
+      }
+      // The rows of a smaller call are packed, so its microbatches are too.
+      if (buffer.variable >= 0) {
+        const Dynamic dynamic =
+            plan->variables[size_t(buffer.variable)].dynamic;
+        stride =
+            stride /
+            uint64_t(plan::timesOf(dynamic, f.localBatch(), f.localLength())) *
+            uint64_t(plan::timesOf(dynamic, local.batch, local.length));
+      }
+      buffers[index] += action.microbatch * stride;
+    }
+    return buffers;
+  }
+
+  /// Waits for the messages whose memory lies in [begin, end).
+  void settle(std::vector<Message> &messages, const std::byte *begin,
+              const std::byte *end) const {
+    for (size_t i = 0; i < messages.size();) {
+      if (messages[i].begin >= end || begin >= messages[i].end) {
+        ++i;
+        continue;
+      }
+      messages[i].request->wait({messages[i].operation, step}, world.timeout);
+      messages.erase(messages.begin() + std::ptrdiff_t(i));
+    }
+  }
+
+  /// Begins a message to or from another pipeline rank.
+  Message exchange(const Bound &of, const Action &action, std::byte *memory,
+                   const Function &f, CallShape local) {
+    const plan::Buffer &buffer = of.program.buffers[action.buffer];
+    const uint64_t bytes =
+        buffer.bytes /
+        uint64_t(
+            plan::timesOf(action.dynamic, f.localBatch(), f.localLength())) *
+        uint64_t(plan::timesOf(action.dynamic, local.batch, local.length));
+    Coordinates other = place;
+    other.pipeline = int(action.peer);
+    const int peer = plan->mesh.rank(other);
+    const bool sends = action.kind == ActionKind::Send;
+    Message message{memory, memory + bytes, nullptr,
+                    str(sends ? "sending '" : "receiving '", buffer.name,
+                        "' of microbatch ", action.microbatch,
+                        sends ? " to" : " from", " rank ", peer)};
+    message.request =
+        sends ? world.all().send(memory, bytes, peer, int(action.channel))
+              : world.all().receive(memory, bytes, peer, int(action.channel));
+    return message;
+  }
+
+  /// Runs a list of actions; all its messages are complete afterwards.
+  void perform(const Bound &of, const Function &f,
+               const std::vector<Action> &actions, CallShape call,
+               bool accumulate, bool last) {
+    const int64_t microbatches = of.program.microbatches;
+    const CallShape local{call.batch / (f.dataParts * microbatches),
+                          call.length / f.chunkParts};
+    std::vector<Message> messages;
+    std::vector<std::byte *> moved;
+    for (const Action &action : actions) {
+      if (!of.indexed.empty())
+        moved = buffersFor(of, action, f, local);
+      const std::vector<std::byte *> &buffers =
+          of.indexed.empty() ? of.buffers : moved;
+      if (action.kind == ActionKind::Run) {
+        if (!messages.empty())
+          for (uint32_t index : of.touched[action.segment])
+            settle(messages, buffers[index],
+                   buffers[index] + of.program.buffers[index].bytes);
+        executor.run(
+            of.program.segments[action.segment], buffers,
+            {local.batch, local.length, accumulate || action.microbatch > 0,
+             last && action.microbatch + 1 == microbatches, place, step},
+            profiling ? &seconds[action.segment] : nullptr);
+      } else {
+        std::byte *memory = buffers[action.buffer];
+        settle(messages, memory,
+               memory + of.program.buffers[action.buffer].bytes);
+        messages.push_back(exchange(of, action, memory, f, local));
+      }
+      for (Message &message : messages)
+        message.request->test();
+    }
+    for (Message &message : messages)
+      message.request->wait({message.operation, step}, world.timeout);
   }
 };
 
 Session::Session(std::shared_ptr<const plan::LoadedPlan> plan,
                  SessionOptions options)
-    : impl(std::make_unique<Impl>(std::move(plan), options)) {}
+    : impl(std::make_unique<Impl>(std::move(plan), options, nullptr)) {}
+Session::Session(std::shared_ptr<const plan::LoadedPlan> plan,
+                 SessionOptions options, World &world)
+    : impl(std::make_unique<Impl>(std::move(plan), options, &world)) {}
 Session::~Session() = default;
 Session::Session(Session &&) noexcept = default;
 
+World &Session::world() const { return impl->world; }
+const Coordinates &Session::place() const { return impl->place; }
+void Session::setStep(int64_t step) { impl->step = step; }
 const plan::LoadedPlan &Session::plan() const { return *impl->plan; }
 int Session::threads() const { return impl->executor.threads().size(); }
 
@@ -245,9 +495,11 @@ TensorView Session::variable(size_t function, std::string_view name,
   for (uint32_t index : of.variables)
     if (impl->plan->variables[index].name == name)
       return impl->view(of, index, call);
-  throw Error(str(impl->plan->path, ": function '",
-                  impl->function(function).name, "' has no variable '", name,
-                  "'"));
+  throw Error(str(
+      impl->plan->path, ": function '", impl->function(function).name,
+      "' has no variable '", name, "'",
+      impl->plan->mesh.pp > 1 ? str(" on pipeline rank ", impl->place.pipeline)
+                              : ""));
 }
 
 std::vector<TensorView> Session::inputs(size_t function, CallShape shape) {
@@ -273,34 +525,37 @@ void Session::resetState(size_t function) {
   for (uint32_t index : of.variables) {
     const Variable &variable = impl->plan->variables[index];
     if (variable.role == Role::State)
-      std::memset(impl->address(of, index), 0, variable.bytes());
+      std::memset(impl->address(of, index), 0, variable.localBytes());
   }
 }
 
 void Session::resetOptionalInputs(size_t function) {
   const Bound &of = impl->bind(function);
   for (uint32_t index : impl->function(function).inputs)
-    impl->setDefault(of, index);
+    if (impl->isHeld(index))
+      impl->setDefault(of, index);
 }
 
-void Session::run(size_t function, CallShape shape, Half half,
-                  bool accumulate) {
+void Session::run(size_t function, CallShape shape, Half half, bool accumulate,
+                  bool last) {
   const Bound &of = impl->bind(function);
   const Function &f = impl->function(function);
   const CallShape call = impl->checked(f, shape);
-  const size_t begin = half == Half::Update ? f.updateBegin : 0;
-  const size_t end = half == Half::Compute ? f.updateBegin : f.commands.size();
   if (impl->poison && half != Half::Update && impl->arena.bytes())
     std::memset(impl->arena.data(), 0xff, impl->arena.bytes());
-  if (impl->profiling)
-    impl->seconds.assign(f.commands.size(), 0);
-  impl->executor.run(f, of.buffers,
-                     {call.batch, call.length, accumulate, begin, end},
-                     impl->profiling ? &impl->seconds : nullptr);
+  if (impl->profiling) {
+    impl->seconds.clear();
+    for (const plan::Segment &segment : of.program.segments)
+      impl->seconds.emplace_back(segment.commands.size());
+  }
+  if (half != Half::Update)
+    impl->perform(of, f, of.program.actions, call, accumulate, last);
+  if (half != Half::Compute)
+    impl->perform(of, f, of.program.updateActions, call, accumulate, last);
 }
 
 void Session::setProfiling(bool on) { impl->profiling = on; }
-const std::vector<double> &Session::commandSeconds() const {
+const std::vector<std::vector<double>> &Session::commandSeconds() const {
   return impl->seconds;
 }
 

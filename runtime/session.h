@@ -15,8 +15,12 @@ namespace plan {
 class LoadedPlan; // runtime/plan/LoadedPlan.h
 } // namespace plan
 
+class World;        // runtime/parallel/Communicator.h
+struct Coordinates; // runtime/parallel/Mesh.h
+
 /// A named tensor in host memory owned by somebody else. `shape` is the shape
-/// of the last or coming call, not the maximum.
+/// of the last or coming call, not the maximum, and of this rank's part alone
+/// (runtime/parallel/Shard.h says which part that is).
 struct TensorView {
   std::string name;
   ElementType type;
@@ -25,7 +29,8 @@ struct TensorView {
   size_t bytes;
 };
 
-/// The shape of one call. Zero means the compiled maximum.
+/// The shape of one call, of all ranks together. Zero means the compiled
+/// maximum.
 struct CallShape {
   int64_t batch = 0;
   int64_t length = 0;
@@ -43,11 +48,20 @@ struct SessionOptions {
 
 class Session {
 public:
+  /// A session of one rank.
   Session(std::shared_ptr<const plan::LoadedPlan> plan, SessionOptions options);
+  /// This rank's part of a session of all ranks of the world, which open it
+  /// together and then make the same calls. Throws Error when the plan's mesh
+  /// has another number of ranks, or when a rank holds another plan.
+  Session(std::shared_ptr<const plan::LoadedPlan> plan, SessionOptions options,
+          World &world);
   ~Session();
   Session(Session &&) noexcept;
 
   const plan::LoadedPlan &plan() const;
+  World &world() const;
+  /// This rank's place in the plan's mesh.
+  const Coordinates &place() const;
 
   /// Index of a function of the plan. Throws Error naming the functions there
   /// are.
@@ -56,16 +70,17 @@ public:
 
   /// Memory of a variable of a function (parameters and moments are the same
   /// memory in all functions), shaped for `shape`. Throws Error when the
-  /// function has no such variable.
+  /// function has no such variable, or this rank no part of it.
   TensorView variable(size_t function, std::string_view name,
                       CallShape shape = {});
 
-  /// All variables with a role that the function takes or gives.
+  /// All variables that the function takes or gives and of which this rank
+  /// holds a part.
   std::vector<TensorView> inputs(size_t function, CallShape shape = {});
   std::vector<TensorView> outputs(size_t function, CallShape shape = {});
 
-  /// All parameters of the plan, in the plan's order, and their moments when
-  /// the plan has them.
+  /// All parameters of the plan of which this rank holds a part, in the plan's
+  /// order, and their moments when the plan has them.
   std::vector<TensorView> parameters();
   std::vector<TensorView> firstMoments();
   std::vector<TensorView> secondMoments();
@@ -78,15 +93,20 @@ public:
   void resetOptionalInputs(size_t function);
 
   /// Runs a function, or one half of a training step; `accumulate` adds
-  /// gradients to what earlier microbatches left. Parameters must have been
-  /// filled by the caller. Token ids must have been checked.
+  /// gradients to what earlier calls left, `last` says that the update comes
+  /// next. Parameters must have been filled by the caller. Token ids must have
+  /// been checked.
   void run(size_t function, CallShape shape = {}, Half half = Half::All,
-           bool accumulate = false);
+           bool accumulate = false, bool last = true);
 
-  /// Per-command times of the last run when profiling is on: indexed like the
-  /// function's commands, in seconds.
+  /// The training step that errors about messages between ranks name.
+  void setStep(int64_t step);
+
+  /// Per-command times of the last run when profiling is on, in seconds:
+  /// indexed like the segments of this rank's program and their commands, each
+  /// the sum over all runs of its segment.
   void setProfiling(bool on);
-  const std::vector<double> &commandSeconds() const;
+  const std::vector<std::vector<double>> &commandSeconds() const;
 
   int threads() const;
 

@@ -36,7 +36,7 @@ static_assert(static_cast<int>(fb::Inner::Tokens) ==
 /// Which leading dimensions of a signature tensor follow the call's batch and
 /// length.
 static fb::Dynamic dynamic(const Variable &variable, const Schedule &schedule) {
-  ArrayRef<int64_t> shape = variable.type.getShape();
+  ArrayRef<int64_t> shape = variable.shape;
   switch (variable.role) {
   case Role::State:
     return fb::Dynamic::Batch;
@@ -65,7 +65,12 @@ private:
   writeVariables();
   flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Kernel>>>
   writeKernels(ModuleOp kernels);
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Split>>>
+  writeSplits(ArrayAttr splits);
   flatbuffers::Offset<fb::Function> writeFunction(const Schedule &schedule);
+  flatbuffers::Offset<fb::Program> writeProgram(const ProgramSchedule &program,
+                                                unsigned stage);
+  flatbuffers::Offset<fb::Segment> writeSegment(const SegmentSchedule &segment);
   flatbuffers::Offset<fb::Command> writeStep(const Step &step);
   flatbuffers::Offset<fb::Command> command(fb::Operation kind,
                                            flatbuffers::Offset<void> operation,
@@ -82,9 +87,23 @@ private:
   std::vector<Schedule> schedules;
   llvm::StringMap<uint32_t> kernelNumbers;
   uint64_t features = 0;
-  uint32_t events = 0;
 };
 } // namespace
+
+flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Split>>>
+PlanWriter::writeSplits(ArrayAttr splits) {
+  std::vector<flatbuffers::Offset<fb::Split>> result;
+  if (!splits)
+    return 0;
+  for (auto split : splits.getAsRange<DenseI64ArrayAttr>()) {
+    std::vector<fb::Axis> axes;
+    for (int64_t axis : split.asArrayRef().drop_front())
+      axes.push_back(static_cast<fb::Axis>(axis));
+    result.push_back(
+        fb::CreateSplitDirect(builder, static_cast<uint32_t>(split[0]), &axes));
+  }
+  return builder.CreateVector(result);
+}
 
 flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Variable>>>
 PlanWriter::writeVariables() {
@@ -116,6 +135,7 @@ PlanWriter::writeVariables() {
           variable.init.getB().getValueAsDouble());
     auto shape = builder.CreateVector(
         std::vector<int64_t>(variable.shape.begin(), variable.shape.end()));
+    auto splits = writeSplits(variable.splits);
     auto name = builder.CreateString(variable.name);
     bool optional =
         variable.role == Role::State || variable.defaultValue.has_value();
@@ -123,7 +143,8 @@ PlanWriter::writeVariables() {
         builder, name, elementType(variable.type.getElementType()),
         role(variable.role), shape,
         owner ? dynamic(variable, *owner) : fb::Dynamic::None, init,
-        parameterOf(variable), optional, variable.defaultValue.value_or(0.0)));
+        parameterOf(variable), optional, variable.defaultValue.value_or(0.0),
+        splits));
   }
   return builder.CreateVector(result);
 }
@@ -147,7 +168,16 @@ PlanWriter::writeKernels(ModuleOp kernels) {
 
 flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
   std::vector<uint32_t> buffers(step.buffers.begin(), step.buffers.end());
-  if (step.kind == Step::Kind::Dispatch) {
+  switch (step.kind) {
+  case Step::Kind::Copy: {
+    auto copy = fb::CreateCopyStart(builder, buffers[0], buffers[1], step.bytes,
+                                    fb::Dynamic::None, step.event);
+    return command(fb::Operation::CopyStart, copy.Union(), step.location);
+  }
+  case Step::Kind::Wait:
+    return command(fb::Operation::Wait,
+                   fb::CreateWait(builder, step.event).Union(), step.location);
+  case Step::Kind::Dispatch: {
     auto dispatch = cast<plan::DispatchOp>(step.op);
     plan::GridAttr from = dispatch.getGrid();
     fb::Grid grid(from.getFactor(), from.getDivisor(),
@@ -164,6 +194,9 @@ flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
                            dispatch.getBytes().convertToDouble());
     return command(fb::Operation::Dispatch, table.Union(), step.location);
   }
+  case Step::Kind::Product:
+    break;
+  }
   auto product = cast<plan::ProductOp>(step.op);
   if (product.getLibrary() == "onednn")
     features |= ::megalodon::plan::kFeatureOneDnn;
@@ -175,10 +208,23 @@ flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
   return command(fb::Operation::Product, table.Union(), step.location);
 }
 
-flatbuffers::Offset<fb::Function>
-PlanWriter::writeFunction(const Schedule &schedule) {
+flatbuffers::Offset<fb::Segment>
+PlanWriter::writeSegment(const SegmentSchedule &segment) {
+  std::vector<flatbuffers::Offset<fb::Command>> commands;
+  for (const Step &step : segment.steps) {
+    commands.push_back(writeStep(step));
+    if (step.kind == Step::Kind::Copy)
+      commands.push_back(command(fb::Operation::Wait,
+                                 fb::CreateWait(builder, step.event).Union(),
+                                 step.location));
+  }
+  return fb::CreateSegmentDirect(builder, segment.name.c_str(), &commands);
+}
+
+flatbuffers::Offset<fb::Program>
+PlanWriter::writeProgram(const ProgramSchedule &program, unsigned stage) {
   std::vector<flatbuffers::Offset<fb::Buffer>> buffers;
-  for (const Storage &storage : schedule.storages) {
+  for (const Storage &storage : program.storages) {
     auto name = string(storage.name);
     if (storage.variable >= 0) {
       RankedTensorType type = variables[storage.variable].type;
@@ -187,49 +233,50 @@ PlanWriter::writeFunction(const Schedule &schedule) {
       buffers.push_back(
           fb::CreateBuffer(builder, storage.variable, 0, bytes, name));
     } else {
-      const Lifetime &lifetime = schedule.temporaries[storage.temporary];
+      const Lifetime &lifetime = program.temporaries[storage.temporary];
       buffers.push_back(
           fb::CreateBuffer(builder, -1, lifetime.offset, lifetime.bytes, name));
     }
   }
-  std::vector<flatbuffers::Offset<fb::Command>> commands;
-  double flops = 0;
-  uint32_t updateBegin = 0;
-  for (auto [index, step] : llvm::enumerate(schedule.steps)) {
-    if (index == schedule.updateBegin)
-      updateBegin = commands.size();
-    if (step.kind == Step::Kind::Copy) {
-      auto copy = fb::CreateCopyStart(builder, step.buffers[0], step.buffers[1],
-                                      step.bytes, fb::Dynamic::None, events);
-      commands.push_back(
-          command(fb::Operation::CopyStart, copy.Union(), step.location));
-      commands.push_back(command(fb::Operation::Wait,
-                                 fb::CreateWait(builder, events).Union(),
-                                 step.location));
-      ++events;
-      continue;
-    }
-    commands.push_back(writeStep(step));
-    if (auto product = dyn_cast<plan::ProductOp>(step.op))
-      flops += product.getFlops().convertToDouble();
-    else if (auto dispatch = cast<plan::DispatchOp>(step.op);
-             dispatch.getKernel().getLeafReference().getValue().starts_with(
-                 "linear"))
-      flops += dispatch.getFlops().convertToDouble();
+  std::vector<flatbuffers::Offset<fb::Segment>> segments;
+  std::vector<flatbuffers::Offset<fb::Action>> actions, updateActions;
+  for (auto [index, segment] : llvm::enumerate(program.segments)) {
+    segments.push_back(writeSegment(segment));
+    (index == 0 ? actions : updateActions)
+        .push_back(fb::CreateAction(builder, fb::ActionKind::Run, index));
   }
-  if (schedule.updateBegin == schedule.steps.size())
-    updateBegin = commands.size();
-  auto name = builder.CreateString(schedule.name);
-  auto inputs = builder.CreateVector(
-      std::vector<uint32_t>(schedule.inputs.begin(), schedule.inputs.end()));
-  auto outputs = builder.CreateVector(
-      std::vector<uint32_t>(schedule.outputs.begin(), schedule.outputs.end()));
-  auto bufferVector = builder.CreateVector(buffers);
-  auto commandVector = builder.CreateVector(commands);
-  bool exact = schedule.entry == "grad" || schedule.entry == "train";
-  return fb::CreateFunction(
-      builder, name, inputs, outputs, schedule.batch, schedule.length, exact,
-      bufferVector, schedule.arenaBytes, commandVector, updateBegin, flops);
+  return fb::CreateProgramDirect(builder, stage, &buffers, program.arenaBytes,
+                                 /*microbatches=*/1, /*slots=*/1, &segments,
+                                 &actions, &updateActions);
+}
+
+/// Work of a step's matrix products at the compiled shape.
+static double productFlops(const Step &step) {
+  if (auto product = dyn_cast_or_null<plan::ProductOp>(step.op))
+    return product.getFlops().convertToDouble();
+  auto dispatch = dyn_cast_or_null<plan::DispatchOp>(step.op);
+  return dispatch &&
+                 dispatch.getKernel().getLeafReference().getValue().starts_with(
+                     "linear")
+             ? dispatch.getFlops().convertToDouble()
+             : 0;
+}
+
+flatbuffers::Offset<fb::Function>
+PlanWriter::writeFunction(const Schedule &schedule) {
+  double flops = 0;
+  std::vector<flatbuffers::Offset<fb::Program>> programs;
+  for (auto [stage, program] : llvm::enumerate(schedule.programs)) {
+    programs.push_back(writeProgram(program, stage));
+    for (const SegmentSchedule &segment : program.segments)
+      for (const Step &step : segment.steps)
+        flops += productFlops(step);
+  }
+  std::vector<uint32_t> inputs(schedule.inputs.begin(), schedule.inputs.end()),
+      outputs(schedule.outputs.begin(), schedule.outputs.end());
+  return fb::CreateFunctionDirect(builder, schedule.name.c_str(), &inputs,
+                                  &outputs, schedule.batch, schedule.length,
+                                  schedule.isExact(), &programs, flops);
 }
 
 FailureOr<std::vector<uint8_t>> PlanWriter::write() {

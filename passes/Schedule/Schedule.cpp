@@ -49,7 +49,7 @@ private:
   LogicalResult declareVariables(Schedule &schedule);
   FailureOr<SmallVector<unsigned>>
   expand(func::FuncOp function, ArrayRef<unsigned> arguments, StringRef prefix);
-  void assign(Schedule &schedule);
+  void assign(ProgramSchedule &program);
 
   unsigned newValue(Type type, std::string name) {
     values.push_back(
@@ -65,6 +65,7 @@ private:
   SmallVector<unsigned> argumentValues, resultValues;
   SmallVector<int> argumentVariables, resultVariables;
   int updateStep = -1;
+  unsigned events = 0;
 };
 } // namespace
 
@@ -95,6 +96,7 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
                       tensor,
                       role.getValue(),
                       llvm::to_vector(tensor.getShape()),
+                      attributes.getAs<ArrayAttr>(kSplitsAttr),
                       attributes.getAs<InitAttr>(kInitAttr),
                       std::nullopt,
                       schedule.name};
@@ -118,8 +120,8 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
     if (variables[*variable].role != Role::Gradient)
       schedule.inputs.push_back(*variable);
     if (variables[*variable].name == "tokens") {
-      schedule.batch = variables[*variable].type.getDimSize(0);
-      schedule.length = variables[*variable].type.getDimSize(1);
+      schedule.localBatch = variables[*variable].type.getDimSize(0);
+      schedule.localLength = variables[*variable].type.getDimSize(1);
     }
   }
   for (unsigned index = 0; index < entry.getNumResults(); ++index) {
@@ -130,6 +132,12 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
     resultVariables.push_back(*variable);
     schedule.outputs.push_back(*variable);
   }
+  auto whole = [&](StringRef attribute, int64_t local) {
+    auto value = entry->getAttrOfType<IntegerAttr>(attribute);
+    return value ? value.getInt() : local;
+  };
+  schedule.batch = whole(kBatchAttr, schedule.localBatch);
+  schedule.length = whole(kLengthAttr, schedule.localLength);
   return success();
 }
 
@@ -181,17 +189,17 @@ EntryScheduler::expand(func::FuncOp function, ArrayRef<unsigned> arguments,
   llvm_unreachable("function without return");
 }
 
-void EntryScheduler::assign(Schedule &schedule) {
+void EntryScheduler::assign(ProgramSchedule &program) {
   auto newStorage = [&](int variable, StringRef name, uint64_t bytes) {
     Storage storage;
     storage.variable = variable;
     storage.name = name.str();
     if (variable < 0) {
-      storage.temporary = schedule.temporaries.size();
-      schedule.temporaries.push_back({bytes, kForever, 0, 0});
+      storage.temporary = program.temporaries.size();
+      program.temporaries.push_back({bytes, kForever, 0, 0});
     }
-    schedule.storages.push_back(storage);
-    return static_cast<int>(schedule.storages.size() - 1);
+    program.storages.push_back(storage);
+    return static_cast<int>(program.storages.size() - 1);
   };
   llvm::DenseMap<int, int> variableStorage;
   auto storageOfVariable = [&](int variable) {
@@ -232,21 +240,29 @@ void EntryScheduler::assign(Schedule &schedule) {
   }
 
   auto touch = [&](unsigned storage, unsigned step) {
-    if (schedule.storages[storage].temporary < 0)
+    if (program.storages[storage].temporary < 0)
       return;
     Lifetime &lifetime =
-        schedule.temporaries[schedule.storages[storage].temporary];
+        program.temporaries[program.storages[storage].temporary];
     lifetime.begin = std::min(lifetime.begin, step);
     lifetime.end = std::max(lifetime.end, step);
   };
+  program.segments.push_back({"compute", {}});
+  unsigned emitted = 0;
   auto emit = [&](Step step) {
     for (unsigned buffer : step.buffers)
-      touch(buffer, schedule.steps.size());
-    schedule.steps.push_back(std::move(step));
+      touch(buffer, emitted);
+    ++emitted;
+    program.segments.back().steps.push_back(std::move(step));
   };
   auto copy = [&](unsigned from, unsigned to, uint64_t bytes,
                   StringRef location) {
-    emit({Step::Kind::Copy, nullptr, {from, to}, bytes, location.str()});
+    emit({Step::Kind::Copy,
+          nullptr,
+          {from, to},
+          bytes,
+          location.str(),
+          events++});
   };
 
   // Copies results that were not computed in place to their variables, as far
@@ -274,7 +290,7 @@ void EntryScheduler::assign(Schedule &schedule) {
   for (auto [number, step] : llvm::enumerate(expanded)) {
     if (static_cast<int>(number) == updateStep) {
       returnResults(number);
-      schedule.updateBegin = schedule.steps.size();
+      program.segments.push_back({"update", {}});
     }
     auto materialize = [&](unsigned value) {
       if (values[value].storage < 0)
@@ -288,7 +304,8 @@ void EntryScheduler::assign(Schedule &schedule) {
             {materialize(step.operands[0]), materialize(step.operands[1]),
              materialize(step.results[0])},
             0,
-            step.location});
+            step.location,
+            0});
       continue;
     }
     auto dispatch = cast<plan::DispatchOp>(step.op);
@@ -303,7 +320,7 @@ void EntryScheduler::assign(Schedule &schedule) {
       if (before.undefined && before.storage < 0) {
         materialize(step.results[index]);
       } else if (before.storage >= 0) {
-        int variable = schedule.storages[before.storage].variable;
+        int variable = program.storages[before.storage].variable;
         bool writable = variable < 0 || outputVariables.contains(variable);
         if (dead && writable &&
             (after.storage < 0 || after.storage == before.storage)) {
@@ -315,7 +332,7 @@ void EntryScheduler::assign(Schedule &schedule) {
       }
       bufferOfInput[input] = after.storage;
     }
-    Step command{Step::Kind::Dispatch, step.op, {}, 0, step.location};
+    Step command{Step::Kind::Dispatch, step.op, {}, 0, step.location, 0};
     for (auto [index, operand] : llvm::enumerate(step.operands))
       command.buffers.push_back(bufferOfInput[index] >= 0
                                     ? bufferOfInput[index]
@@ -327,16 +344,11 @@ void EntryScheduler::assign(Schedule &schedule) {
     // What nobody reads still needs memory while its kernel runs; emit() has
     // seen to that.
   }
-  if (updateStep < 0)
-    schedule.updateBegin = ~0u;
-
   returnResults(kForever);
-  schedule.updateBegin =
-      std::min<unsigned>(schedule.updateBegin, schedule.steps.size());
-  for (Lifetime &lifetime : schedule.temporaries)
+  for (Lifetime &lifetime : program.temporaries)
     if (lifetime.begin == kForever)
       lifetime.begin = lifetime.end = 0;
-  schedule.arenaBytes = planMemory(schedule.temporaries);
+  program.arenaBytes = planMemory(program.temporaries);
 }
 
 LogicalResult EntryScheduler::run(Schedule &schedule) {
@@ -352,7 +364,7 @@ LogicalResult EntryScheduler::run(Schedule &schedule) {
   resultValues = *results;
   for (unsigned value : resultValues)
     values[value].lastUse = kForever;
-  assign(schedule);
+  assign(schedule.programs.emplace_back());
   return success();
 }
 

@@ -14,9 +14,10 @@ namespace mlir::megalodon {
 /// A named tensor of an entry's signature.
 struct Variable {
   std::string name;
-  RankedTensorType type;
+  RankedTensorType type; ///< of a rank's part
   Role role;
-  SmallVector<int64_t> shape; ///< as the outside sees it
+  SmallVector<int64_t> shape; ///< of the whole, as the outside sees it
+  ArrayAttr splits;           ///< kSplitsAttr; null: every rank has all of it
   InitAttr init;              ///< parameters only
   std::optional<double> defaultValue;
   std::string function; ///< owner; empty for parameters and moments, which all
@@ -24,7 +25,7 @@ struct Variable {
 };
 
 /// Where a tensor lives: a variable, or a temporary of the arena (index into
-/// Schedule::temporaries).
+/// ProgramSchedule::temporaries).
 struct Storage {
   int variable = -1;
   int temporary = -1;
@@ -32,25 +33,39 @@ struct Storage {
 };
 
 struct Step {
-  enum class Kind { Dispatch, Product, Copy } kind;
-  Operation *op = nullptr; ///< the plan.dispatch or plan.product
-  SmallVector<unsigned>
-      buffers;        ///< storages: dispatch arguments; a, b, c; or from, to
+  enum class Kind { Dispatch, Product, Copy, Collective, Wait } kind;
+  Operation *op = nullptr; ///< the plan op; null for copies
+  /// Storages: dispatch arguments; a, b, c; from, to; or for a collective and
+  /// its wait from, to of each item.
+  SmallVector<unsigned> buffers;
   uint64_t bytes = 0; ///< copies
   std::string location;
+  unsigned event = 0; ///< copies, collectives and waits
+};
+
+struct SegmentSchedule {
+  std::string name;
+  std::vector<Step> steps;
+};
+
+/// What the ranks of one pipeline coordinate do.
+struct ProgramSchedule {
+  std::vector<Storage> storages;
+  std::vector<Lifetime> temporaries;
+  uint64_t arenaBytes = 0;
+  std::vector<SegmentSchedule> segments; ///< compute, and for training update
 };
 
 /// One entry, ready to be written.
 struct Schedule {
   std::string name, entry;
-  int64_t batch = 1, length = 1;
-  std::vector<unsigned> inputs, outputs; ///< variables
-  std::vector<Storage> storages;
-  std::vector<Lifetime> temporaries;
-  uint64_t arenaBytes = 0;
-  std::vector<Step> steps;
-  unsigned updateBegin =
-      0; ///< first step of the optimizer half, or steps.size()
+  int64_t batch = 1, length = 1;           ///< of all ranks together
+  int64_t localBatch = 1, localLength = 1; ///< of one
+  std::vector<unsigned> inputs, outputs;   ///< variables
+  std::vector<ProgramSchedule> programs;
+
+  /// grad and train_step run the compiled shape only.
+  bool isExact() const { return entry == "grad" || entry == "train"; }
 };
 
 /// Schedules every entry of the module; `variables` collects the signature

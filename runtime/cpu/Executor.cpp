@@ -26,14 +26,25 @@ Executor::Executor(std::shared_ptr<const plan::LoadedPlan> loaded, int threads)
   scratch = Memory(scratchStride * size_t(pool.size()), "the kernels' scratch");
 }
 
-void Executor::run(const plan::Dispatch &dispatch,
-                   const std::vector<std::byte *> &buffers, const Call &call) {
+void Executor::connect(std::vector<Communicator *> list,
+                       std::chrono::milliseconds limit) {
+  communicators = std::move(list);
+  timeout = limit;
+}
+
+void Executor::execute(const plan::Dispatch &dispatch, const plan::Command &,
+                       Run &run) {
+  const Call &call = run.call;
   std::vector<int64_t> parameters(plan::kFirstImmediate +
                                   dispatch.immediates.size());
   parameters[plan::kBatch] = call.batch;
   parameters[plan::kLength] = call.length;
   parameters[plan::kTokens] = call.batch * call.length;
   parameters[plan::kAccumulate] = call.accumulate;
+  parameters[plan::kDataRank] = call.place.data;
+  parameters[plan::kPipelineRank] = call.place.pipeline;
+  parameters[plan::kChunkRank] = call.place.chunk;
+  parameters[plan::kTensorRank] = call.place.tensor;
   std::copy(dispatch.immediates.begin(), dispatch.immediates.end(),
             parameters.begin() + plan::kFirstImmediate);
 
@@ -44,7 +55,7 @@ void Executor::run(const plan::Dispatch &dispatch,
     void **list = args.data() + worker * count;
     list[0] = parameters.data();
     for (size_t i = 0; i < dispatch.args.size(); ++i)
-      list[i + 1] = buffers[dispatch.args[i]];
+      list[i + 1] = run.buffers[dispatch.args[i]];
     list[count - 1] = scratch.data() + worker * scratchStride;
   }
   const KernelFunction kernel = kernels[dispatch.kernel];
@@ -54,9 +65,10 @@ void Executor::run(const plan::Dispatch &dispatch,
            });
 }
 
-void Executor::run(const plan::Product &product,
-                   const std::vector<std::byte *> &buffers, const Call &call) {
-  const int64_t tokens = call.batch * call.length;
+void Executor::execute(const plan::Product &product, const plan::Command &,
+                       Run &run) {
+  const std::vector<std::byte *> &buffers = run.buffers;
+  const int64_t tokens = run.call.batch * run.call.length;
   const int64_t m = product.m < 0 ? tokens : product.m,
                 n = product.n < 0 ? tokens : product.n,
                 k = product.k < 0 ? tokens : product.k;
@@ -77,33 +89,176 @@ void Executor::run(const plan::Product &product,
   });
 }
 
-void Executor::run(const plan::CopyStart &copy,
-                   const std::vector<std::byte *> &buffers, const Call &call) {
-  const uint64_t times = copy.dynamic == plan::Dynamic::Batch
-                             ? uint64_t(call.batch)
-                         : copy.dynamic == plan::Dynamic::BatchLength
-                             ? uint64_t(call.batch * call.length)
-                             : 1;
-  const uint64_t bytes = copy.bytes * times;
-  pool.run(int64_t((bytes + kCopyBytes - 1) / kCopyBytes),
-           [&](int64_t piece, int) {
-             const uint64_t begin = uint64_t(piece) * kCopyBytes;
-             std::memcpy(buffers[copy.to] + begin, buffers[copy.from] + begin,
-                         std::min(kCopyBytes, bytes - begin));
-           });
+void Executor::execute(const plan::CopyStart &start, const plan::Command &,
+                       Run &run) {
+  const uint64_t bytes =
+      start.bytes *
+      uint64_t(plan::timesOf(start.dynamic, run.call.batch, run.call.length));
+  copy(run.buffers[start.to], bytes, run.buffers[start.from], bytes, 1, bytes);
 }
 
-void Executor::run(const plan::Function &function,
+/// Copies rows that lie `stride` bytes apart.
+void Executor::copy(std::byte *to, uint64_t toStride, const std::byte *from,
+                    uint64_t fromStride, uint64_t rows, uint64_t rowBytes) {
+  if (toStride == rowBytes && fromStride == rowBytes) {
+    const uint64_t bytes = rows * rowBytes;
+    pool.run(int64_t((bytes + kCopyBytes - 1) / kCopyBytes),
+             [&](int64_t piece, int) {
+               const uint64_t begin = uint64_t(piece) * kCopyBytes;
+               std::memcpy(to + begin, from + begin,
+                           std::min(kCopyBytes, bytes - begin));
+             });
+    return;
+  }
+  const uint64_t block = std::max<uint64_t>(1, kCopyBytes / rowBytes);
+  pool.run(int64_t((rows + block - 1) / block), [&](int64_t piece, int) {
+    const uint64_t begin = uint64_t(piece) * block,
+                   end = std::min(rows, begin + block);
+    for (uint64_t row = begin; row < end; ++row)
+      std::memcpy(to + row * toStride, from + row * fromStride, rowBytes);
+  });
+}
+
+//===-- Collectives
+//---------------------------------------------------------------===//
+
+static uint64_t rowsOf(const plan::CollectiveItem &item, const Call &call) {
+  return item.rowsOf(call.batch, call.length);
+}
+
+/// Whether the buffers themselves are a message: a rank's share in one piece,
+/// the ranks' shares in a row.
+static bool isMessage(const plan::CollectiveStart &start, const Call &call) {
+  return start.items.size() == 1 &&
+         (start.kind == plan::CollectiveKind::AllReduce ||
+          rowsOf(start.items[0], call) == 1);
+}
+
+Memory Executor::takeStaging(uint64_t bytes) {
+  // The smallest that is large enough; if there is none, the largest grows.
+  auto bySize = [](const Memory &left, const Memory &right) {
+    return left.bytes() < right.bytes();
+  };
+  std::sort(spare.begin(), spare.end(), bySize);
+  auto found = std::find_if(spare.begin(), spare.end(), [&](const Memory &m) {
+    return m.bytes() >= bytes;
+  });
+  if (found == spare.end()) {
+    if (!spare.empty())
+      spare.pop_back();
+    return Memory(bytes, "the messages between ranks");
+  }
+  Memory taken = std::move(*found);
+  spare.erase(found);
+  return taken;
+}
+
+/// Puts what this rank sends into the order of a message: for reduce_scatter a
+/// share for each rank, otherwise the own share; in a share, one item after
+/// the other.
+void Executor::pack(const plan::CollectiveStart &start, std::byte *into,
+                    const Run &run) {
+  const bool scatters = start.kind == plan::CollectiveKind::ReduceScatter;
+  const uint64_t ranks =
+      scatters ? uint64_t(communicators[start.communicator]->size()) : 1;
+  for (uint64_t rank = 0; rank < ranks; ++rank)
+    for (const plan::CollectiveItem &item : start.items) {
+      const uint64_t rows = rowsOf(item, run.call);
+      copy(into, item.rowBytes, run.buffers[item.from] + rank * item.rowBytes,
+           ranks * item.rowBytes, rows, item.rowBytes);
+      into += rows * item.rowBytes;
+    }
+}
+
+/// The way back: from the own share, or for all_gather from all ranks' shares.
+void Executor::unpack(const plan::CollectiveStart &start, const std::byte *from,
+                      const Run &run) {
+  const bool gathers = start.kind == plan::CollectiveKind::AllGather;
+  const uint64_t ranks =
+      gathers ? uint64_t(communicators[start.communicator]->size()) : 1;
+  for (uint64_t rank = 0; rank < ranks; ++rank)
+    for (const plan::CollectiveItem &item : start.items) {
+      const uint64_t rows = rowsOf(item, run.call);
+      copy(run.buffers[item.to] + rank * item.rowBytes, ranks * item.rowBytes,
+           from, item.rowBytes, rows, item.rowBytes);
+      from += rows * item.rowBytes;
+    }
+}
+
+void Executor::execute(const plan::CollectiveStart &start,
+                       const plan::Command &command, Run &run) {
+  if (start.last && !run.call.last)
+    return;
+  Communicator &group = *communicators[start.communicator];
+  const uint64_t share = start.shareBytes(run.call.batch, run.call.length),
+                 ranks = uint64_t(group.size());
+  Pending &pending = run.pending[start.event];
+  pending.start = &start;
+  pending.location = &command.location;
+  const std::byte *send = run.buffers[start.items[0].from];
+  std::byte *receive = run.buffers[start.items[0].to];
+  if (!isMessage(start, run.call)) {
+    // What is received first, then what is sent.
+    const bool reduces = start.kind == plan::CollectiveKind::AllReduce;
+    pending.staging = takeStaging(reduces ? share : share * (ranks + 1));
+    receive = pending.staging.data();
+    std::byte *out = reduces ? receive
+                     : start.kind == plan::CollectiveKind::AllGather
+                         ? receive + share * ranks
+                         : receive + share;
+    pack(start, out, run);
+    send = out;
+  }
+  const uint64_t count = share / elementBytes(start.type);
+  switch (start.kind) {
+  case plan::CollectiveKind::AllReduce:
+    pending.request = group.allReduce(receive, count, start.type);
+    break;
+  case plan::CollectiveKind::AllGather:
+    pending.request = group.allGather(send, receive, share);
+    break;
+  case plan::CollectiveKind::ReduceScatter:
+    pending.request = group.reduceScatter(send, receive, count, start.type);
+    break;
+  }
+}
+
+void Executor::execute(const plan::Wait &wait, const plan::Command &,
+                       Run &run) {
+  // Copies are complete when they return, and what only the last call sends was
+  // perhaps not started.
+  auto found = run.pending.find(wait.event);
+  if (found == run.pending.end())
+    return;
+  Pending &pending = found->second;
+  pending.request->wait(
+      {str(plan::collectiveName(*plan, *pending.start),
+           pending.location->empty() ? "" : " at ", *pending.location),
+       run.call.step},
+      timeout);
+  if (pending.staging.bytes()) {
+    unpack(*pending.start, pending.staging.data(), run);
+    spare.push_back(std::move(pending.staging));
+  }
+  run.pending.erase(found);
+}
+
+void Executor::run(const plan::Segment &segment,
                    const std::vector<std::byte *> &buffers, const Call &call,
                    std::vector<double> *seconds) {
   using Clock = std::chrono::steady_clock;
-  for (size_t i = call.begin; i < call.end; ++i) {
+  Run run{buffers, call, {}};
+  for (size_t i = 0; i < segment.commands.size(); ++i) {
+    const plan::Command &command = segment.commands[i];
     const Clock::time_point start =
         seconds ? Clock::now() : Clock::time_point();
-    std::visit([&](const auto &operation) { run(operation, buffers, call); },
-               function.commands[i].operation);
+    std::visit([&](const auto &operation) { execute(operation, command, run); },
+               command.operation);
+    // Some transports move messages on only when they are asked.
+    for (auto &[event, pending] : run.pending)
+      pending.request->test();
     if (seconds)
-      (*seconds)[i] =
+      (*seconds)[i] +=
           std::chrono::duration<double>(Clock::now() - start).count();
   }
 }

@@ -1,42 +1,74 @@
-// Runs a function's command list on the pool of workers. Work is cut by the
-// plan, never by the number of workers, so results do not depend on it.
+// Runs a program's segments on the pool of workers. Work is cut by the plan,
+// never by the number of workers, so results do not depend on it.
 #pragma once
 #include "runtime/core/ThreadPool.h"
 #include "runtime/cpu/KernelLibrary.h"
 #include "runtime/cpu/Memory.h"
+#include "runtime/parallel/Communicator.h"
+#include <map>
 #include <memory>
 
 namespace megalodon::cpu {
 
 class OneDnn;
 
+/// One run of a segment.
 struct Call {
-  int64_t batch, length;
-  bool accumulate;
-  size_t begin, end; ///< commands to run
+  int64_t batch, length; ///< of this rank and microbatch
+  bool accumulate;       ///< gradients are added to what is there
+  bool last;             ///< nothing more will be added
+  Coordinates place;
+  int64_t step; ///< of training, for messages about waits; negative: none
 };
 
 class Executor {
 public:
   Executor(std::shared_ptr<const plan::LoadedPlan> plan, int threads);
 
-  /// `buffers` holds the address of each of the function's buffers. `seconds`,
-  /// if not null, receives each command's time.
-  void run(const plan::Function &function,
+  /// What the plan's communicators are here, in the plan's order; null where
+  /// this rank is no member. They must outlive the executor's runs.
+  void connect(std::vector<Communicator *> communicators,
+               std::chrono::milliseconds timeout);
+
+  /// `buffers` holds the address of each of the program's buffers. To
+  /// `seconds`, if not null, each command's time is added.
+  void run(const plan::Segment &segment,
            const std::vector<std::byte *> &buffers, const Call &call,
            std::vector<double> *seconds);
 
   ThreadPool &threads() { return pool; }
 
 private:
-  void run(const plan::Dispatch &dispatch,
-           const std::vector<std::byte *> &buffers, const Call &call);
-  void run(const plan::Product &product,
-           const std::vector<std::byte *> &buffers, const Call &call);
-  void run(const plan::CopyStart &copy, const std::vector<std::byte *> &buffers,
-           const Call &call);
-  void run(const plan::Wait &, const std::vector<std::byte *> &, const Call &) {
-  } // copies are complete when they return
+  /// A collective that was started.
+  struct Pending {
+    Memory staging; ///< empty: the message lies in the buffers themselves
+    std::unique_ptr<Request> request;
+    const plan::CollectiveStart *start;
+    const std::string *location;
+  };
+
+  /// What the commands of a run share. Kept out of the executor so that an
+  /// error leaves nothing behind.
+  struct Run {
+    const std::vector<std::byte *> &buffers;
+    const Call &call;
+    std::map<uint32_t, Pending> pending; ///< by event
+  };
+
+  void execute(const plan::Dispatch &dispatch, const plan::Command &, Run &run);
+  void execute(const plan::Product &product, const plan::Command &, Run &run);
+  void execute(const plan::CopyStart &copy, const plan::Command &, Run &run);
+  void execute(const plan::CollectiveStart &start, const plan::Command &command,
+               Run &run);
+  void execute(const plan::Wait &wait, const plan::Command &, Run &run);
+
+  void pack(const plan::CollectiveStart &start, std::byte *into,
+            const Run &run);
+  void unpack(const plan::CollectiveStart &start, const std::byte *from,
+              const Run &run);
+  void copy(std::byte *to, uint64_t toStride, const std::byte *from,
+            uint64_t fromStride, uint64_t rows, uint64_t rowBytes);
+  Memory takeStaging(uint64_t bytes);
 
   std::shared_ptr<const plan::LoadedPlan> plan;
   KernelLibrary kernels;
@@ -44,6 +76,9 @@ private:
   ThreadPool pool;
   Memory scratch;
   size_t scratchStride = 0;
+  std::vector<Communicator *> communicators;
+  std::chrono::milliseconds timeout{};
+  std::vector<Memory> spare; ///< staging memory that nobody uses now
 };
 
 } // namespace megalodon::cpu

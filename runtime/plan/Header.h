@@ -6,7 +6,7 @@
 namespace megalodon::plan {
 
 inline constexpr char kMagic[8] = {'M', 'G', 'D', 'N', 'P', 'L', 'A', 'N'};
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 
 /// Features a plan may need of the runtime; an unknown bit refuses the plan.
 enum FeatureBits : uint64_t { kFeatureOneDnn = 1u << 0 };

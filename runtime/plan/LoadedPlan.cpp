@@ -12,11 +12,16 @@
 namespace megalodon::plan {
 
 static_assert(int(fb::ElementType::MAX) == int(ElementType::I8) &&
-              int(fb::Role::MAX) == int(Role::State) &&
+              int(fb::Role::MAX) == int(Role::Residual) &&
               int(fb::Dynamic::MAX) == int(Dynamic::BatchLength) &&
               int(fb::InitKind::MAX) == int(InitKind::Untouched) &&
               int(fb::Outer::MAX) == int(Outer::Batch) &&
-              int(fb::Inner::MAX) == int(Inner::Tokens));
+              int(fb::Inner::MAX) == int(Inner::Tokens) &&
+              int(fb::Axis::MAX) == int(Axis::Tensor) &&
+              int(fb::Indexed::MAX) == int(Indexed::Slot) &&
+              int(fb::CollectiveKind::MAX) ==
+                  int(CollectiveKind::ReduceScatter) &&
+              int(fb::ActionKind::MAX) == int(ActionKind::Receive));
 
 // Bounds far above any real plan, so that sums and products of checked sizes
 // cannot overflow.
@@ -24,12 +29,87 @@ static constexpr int64_t kMaxElements = int64_t(1) << 44;
 static constexpr uint64_t kMaxBytes = uint64_t(1) << 48;
 static constexpr int64_t kMaxBatch = int64_t(1) << 18;
 static constexpr int64_t kMaxWorkgroups = std::numeric_limits<uint32_t>::max();
+static constexpr uint32_t kMaxRanks = 1 << 20;
+static constexpr uint32_t kMaxMicrobatches = 1 << 16;
+// Message tags: MPI promises 15 bits, and the tools need some of their own.
+static constexpr uint32_t kMaxChannel = (1 << 14) - 1;
 
-int64_t Variable::elements() const {
-  int64_t product = 1;
-  for (int64_t size : shape)
-    product *= size;
-  return product;
+static int64_t product(const std::vector<int64_t> &sizes) {
+  int64_t result = 1;
+  for (int64_t size : sizes)
+    result *= size;
+  return result;
+}
+
+int64_t Variable::elements() const { return product(shape); }
+
+size_t Variable::localBytes() const {
+  return size_t(product(localShape)) * elementBytes(type);
+}
+
+int64_t Variable::parts(uint32_t dimension) const {
+  for (const Split &split : splits)
+    if (split.dimension == dimension)
+      return split.parts;
+  return 1;
+}
+
+static bool isAmong(const std::vector<uint32_t> &stages, uint32_t stage) {
+  return stages.empty() ||
+         std::find(stages.begin(), stages.end(), stage) != stages.end();
+}
+
+bool Variable::isHeldBy(uint32_t stage) const { return isAmong(stages, stage); }
+bool Communicator::isMember(uint32_t stage) const {
+  return isAmong(stages, stage);
+}
+
+size_t Program::commandCount() const {
+  size_t count = 0;
+  for (const Segment &segment : segments)
+    count += segment.commands.size();
+  return count;
+}
+
+bool Function::hasUpdate() const {
+  return std::any_of(
+      programs.begin(), programs.end(),
+      [](const Program &program) { return !program.updateActions.empty(); });
+}
+
+int64_t timesOf(Dynamic dynamic, int64_t batch, int64_t length) {
+  return dynamic == Dynamic::None    ? 1
+         : dynamic == Dynamic::Batch ? batch
+                                     : batch * length;
+}
+
+uint64_t CollectiveItem::rowsOf(int64_t batch, int64_t length) const {
+  return uint64_t(rows) * uint64_t(timesOf(dynamic, batch, length));
+}
+
+uint64_t CollectiveStart::shareBytes(int64_t batch, int64_t length) const {
+  uint64_t bytes = 0;
+  for (const CollectiveItem &item : items)
+    bytes += item.rowsOf(batch, length) * item.rowBytes;
+  return bytes;
+}
+
+std::string collectiveName(const LoadedPlan &plan,
+                           const CollectiveStart &collective) {
+  constexpr const char *kinds[] = {"all_reduce", "all_gather",
+                                   "reduce_scatter"};
+  constexpr const char *axes[] = {"dp", "pp", "cp", "tp"};
+  std::string name = kinds[size_t(collective.kind)];
+  const char *separator = " ";
+  for (Axis axis : plan.communicators[collective.communicator].axes) {
+    name += str(separator, axes[size_t(axis)]);
+    separator = "+";
+  }
+  return name;
+}
+
+std::string meshText(const Mesh &mesh) {
+  return str("dp=", mesh.dp, ",pp=", mesh.pp, ",cp=", mesh.cp, ",tp=", mesh.tp);
 }
 
 int64_t Grid::workgroups(int64_t batch, int64_t length) const {
@@ -89,6 +169,11 @@ public:
           plan.chunkSize);
     check(plan.numLayers >= 0, "num_layers", "expected a number, got ",
           plan.numLayers);
+    if (root.mesh())
+      readMesh(*root.mesh());
+    if (root.communicators())
+      for (const fb::Communicator *communicator : *root.communicators())
+        readCommunicator(*communicator);
     for (const fb::Variable *variable : *root.variables())
       readVariable(*variable);
     for (const Variable &variable : plan.variables)
@@ -124,6 +209,82 @@ private:
     return To(int(value));
   }
 
+  void readMesh(const fb::Mesh &from) {
+    uint64_t ranks = 1;
+    for (uint32_t size : {from.dp(), from.pp(), from.cp(), from.tp()}) {
+      check(size > 0 && size <= kMaxRanks && ranks * size <= kMaxRanks, "mesh",
+            "expected positive sizes of at most ", kMaxRanks,
+            " ranks together, got ", from.dp(), " x ", from.pp(), " x ",
+            from.cp(), " x ", from.tp());
+      ranks *= size;
+    }
+    plan.mesh = {int(from.dp()), int(from.pp()), int(from.cp()),
+                 int(from.tp())};
+  }
+
+  template <typename Vector>
+  std::vector<Axis> readAxes(const Vector &from,
+                             const std::string &field) const {
+    std::vector<Axis> axes;
+    for (auto value : from) {
+      const Axis axis =
+          enumerator<Axis>(fb::Axis(int(value)), fb::Axis::MAX, field);
+      check(std::find(axes.begin(), axes.end(), axis) == axes.end(), field,
+            "an axis stands twice");
+      axes.push_back(axis);
+    }
+    check(!axes.empty(), field, "expected at least one axis, got none");
+    return axes;
+  }
+
+  std::vector<uint32_t> readStages(const flatbuffers::Vector<uint32_t> *from,
+                                   const std::string &field) const {
+    std::vector<uint32_t> stages;
+    if (!from)
+      return stages;
+    for (uint32_t stage : *from) {
+      check(stage < uint32_t(plan.mesh.pp), field, "pipeline rank ", stage,
+            " is out of range (", plan.mesh.pp, ")");
+      check(stages.empty() || stages.back() < stage, field,
+            "expected pipeline ranks in ascending order");
+      stages.push_back(stage);
+    }
+    return stages;
+  }
+
+  void readCommunicator(const fb::Communicator &from) {
+    const std::string field =
+        str("communicators[", plan.communicators.size(), "]");
+    Communicator communicator{readAxes(*from.axes(), field + ".axes"),
+                              readStages(from.stages(), field + ".stages"), 1};
+    for (Axis axis : communicator.axes)
+      communicator.size *=
+          axis == Axis::Pipeline && !communicator.stages.empty()
+              ? int64_t(communicator.stages.size())
+              : plan.mesh.size(axis);
+    plan.communicators.push_back(std::move(communicator));
+  }
+
+  void readSplits(const fb::Variable &from, Variable &variable,
+                  const std::string &field) const {
+    variable.localShape = variable.shape;
+    if (!from.splits())
+      return;
+    for (const fb::Split *split : *from.splits()) {
+      const uint32_t dimension = split->dimension();
+      check(dimension < variable.shape.size(), field, "dimension ", dimension,
+            " is out of range (", variable.shape.size(), " dimensions)");
+      check(variable.parts(dimension) == 1, field, "dimension ", dimension,
+            " stands twice");
+      Split into{dimension, readAxes(*split->axes(), field), 1};
+      for (Axis axis : into.axes)
+        into.parts *= plan.mesh.size(axis);
+      int64_t &local = variable.localShape[dimension];
+      local = (local + into.parts - 1) / into.parts;
+      variable.splits.push_back(std::move(into));
+    }
+  }
+
   void readVariable(const fb::Variable &from) {
     Variable variable;
     variable.name = from.name()->str();
@@ -149,6 +310,12 @@ private:
     check(variable.shape.size() >= leading, field + ".shape",
           "expected at least ", leading, " dimensions, got ",
           variable.shape.size());
+    readSplits(from, variable, field + ".splits");
+    variable.stages = readStages(from.stages(), field + ".stages");
+    for (uint32_t d = 0; d < leading; ++d)
+      check(variable.shape[d] % variable.parts(d) == 0, field + ".splits",
+            "expected a multiple of ", variable.parts(d), ", got ",
+            variable.shape[d]);
     if (const fb::Initializer *init = from.init())
       variable.init = {enumerator<InitKind>(init->kind(), fb::InitKind::MAX,
                                             field + ".init"),
@@ -200,7 +367,7 @@ private:
   }
 
   void readVariableList(const flatbuffers::Vector<uint32_t> &from,
-                        const Function &function, const std::string &field,
+                        Function &function, const std::string &field,
                         std::vector<uint32_t> &into) const {
     std::set<std::string> names;
     for (uint32_t index : from) {
@@ -210,8 +377,23 @@ private:
       check(names.insert(variable.name).second, field, "name '", variable.name,
             "' stands twice");
       checkShape(variable, function, field);
+      if (variable.dynamic != Dynamic::None)
+        readParts(variable, 0, function.dataParts, field);
+      if (variable.dynamic == Dynamic::BatchLength)
+        readParts(variable, 1, function.chunkParts, field);
       into.push_back(index);
     }
+  }
+
+  /// All tensors that follow the call are cut in the same way; the first says
+  /// how.
+  void readParts(const Variable &variable, uint32_t dimension, int64_t &parts,
+                 const std::string &field) const {
+    if (!parts)
+      parts = variable.parts(dimension);
+    check(parts == variable.parts(dimension), field, "'", variable.name,
+          "': expected dimension ", dimension, " in ", parts, " parts, got ",
+          variable.parts(dimension));
   }
 
   void checkShape(const Variable &variable, const Function &function,
@@ -240,10 +422,16 @@ private:
           " and a positive length, got ", function.batch, " x ",
           function.length);
     function.exact = from.exact();
+    // Before the tensors say it: as the mesh cuts.
+    function.dataParts = function.chunkParts = 0;
     readVariableList(*from.inputs(), function, field + ".inputs",
                      function.inputs);
     readVariableList(*from.outputs(), function, field + ".outputs",
                      function.outputs);
+    if (!function.dataParts)
+      function.dataParts = plan.mesh.dp;
+    if (!function.chunkParts)
+      function.chunkParts = plan.mesh.cp;
     std::map<std::string, uint32_t> inputs;
     for (uint32_t input : function.inputs)
       inputs.emplace(plan.variables[input].name, input);
@@ -253,79 +441,232 @@ private:
             "'", plan.variables[output].name,
             "' is another variable than the input of that name");
     }
-    function.arenaBytes = from.arena_bytes();
-    check(function.arenaBytes <= kMaxBytes, field + ".arena_bytes",
-          "expected at most ", kMaxBytes, ", got ", function.arenaBytes);
-    for (const fb::Buffer *buffer : *from.buffers())
-      readBuffer(*buffer, function,
-                 str(field, ".buffers[", function.buffers.size(), "]"));
-    events.clear();
-    for (const fb::Command *command : *from.commands())
-      readCommand(*command, function,
-                  str(field, ".commands[", function.commands.size(), "]"));
-    check(events.empty(), field + ".commands", "event ",
-          events.empty() ? 0 : *events.begin(),
-          " is started and never waited for");
-    function.updateBegin = from.update_begin();
-    check(function.updateBegin <= function.commands.size(),
-          field + ".update_begin", "expected at most ",
-          function.commands.size(), ", got ", function.updateBegin);
+    check(from.programs()->size() == uint32_t(plan.mesh.pp),
+          field + ".programs", "expected ", plan.mesh.pp, ", got ",
+          from.programs()->size());
+    for (const fb::Program *program : *from.programs())
+      readProgram(*program, function,
+                  str(field, ".programs[", function.programs.size(), "]"));
+    checkMessages(function, &Program::actions, field + ".actions");
+    checkMessages(function, &Program::updateActions, field + ".update_actions");
     function.modelFlops = from.model_flops();
     plan.functions.push_back(std::move(function));
   }
 
-  void readBuffer(const fb::Buffer &from, Function &function,
+  /// What the readers of one program's parts need to know of it.
+  struct Context {
+    const Function &function;
+    Program &program;
+    int64_t batch, length; ///< of one microbatch on one rank, at most
+  };
+
+  void readProgram(const fb::Program &from, Function &function,
+                   const std::string &field) {
+    Program program;
+    program.stage = from.stage();
+    check(program.stage == function.programs.size(), field + ".stage",
+          "expected ", function.programs.size(), ", got ", program.stage);
+    program.arenaBytes = from.arena_bytes();
+    check(program.arenaBytes <= kMaxBytes, field + ".arena_bytes",
+          "expected at most ", kMaxBytes, ", got ", program.arenaBytes);
+    program.microbatches = from.microbatches();
+    program.slots = from.slots();
+    check(program.microbatches > 0 &&
+              program.microbatches <= kMaxMicrobatches && program.slots > 0 &&
+              program.slots <= kMaxMicrobatches,
+          field, "expected from 1 to ", kMaxMicrobatches,
+          " microbatches and slots, got ", program.microbatches, " and ",
+          program.slots);
+    check(function.programs.empty() ||
+              program.microbatches == function.microbatches(),
+          field + ".microbatches", "expected as many as in the first program");
+    const int64_t cut = function.dataParts * program.microbatches;
+    check(function.batch % cut == 0 &&
+              function.length % function.chunkParts == 0,
+          field, "expected a batch that is a multiple of ", cut,
+          " and a length that is a multiple of ", function.chunkParts, ", got ",
+          function.batch, " x ", function.length);
+    const Context context{function, program, function.batch / cut,
+                          function.length / function.chunkParts};
+    for (const fb::Buffer *buffer : *from.buffers())
+      readBuffer(*buffer, context,
+                 str(field, ".buffers[", program.buffers.size(), "]"));
+    for (const fb::Segment *segment : *from.segments())
+      readSegment(*segment, context,
+                  str(field, ".segments[", program.segments.size(), "]"));
+    for (const fb::Action *action : *from.actions())
+      program.actions.push_back(
+          readAction(*action, context,
+                     str(field, ".actions[", program.actions.size(), "]")));
+    for (const fb::Action *action : *from.update_actions())
+      program.updateActions.push_back(readAction(
+          *action, context,
+          str(field, ".update_actions[", program.updateActions.size(), "]")));
+    function.programs.push_back(std::move(program));
+  }
+
+  void readSegment(const fb::Segment &from, const Context &context,
+                   const std::string &field) {
+    Segment segment;
+    segment.name = from.name()->str();
+    events.clear();
+    for (const fb::Command *command : *from.commands())
+      segment.commands.push_back(
+          readCommand(*command, context,
+                      str(field, ".commands[", segment.commands.size(), "]")));
+    check(events.empty(), field + ".commands", "event ",
+          events.empty() ? 0 : *events.begin(),
+          " is started and never waited for");
+    context.program.segments.push_back(std::move(segment));
+  }
+
+  Action readAction(const fb::Action &from, const Context &context,
+                    const std::string &field) const {
+    const Program &program = context.program;
+    Action action{enumerator<ActionKind>(from.kind(), fb::ActionKind::MAX,
+                                         field + ".kind"),
+                  from.segment(),
+                  from.buffer(),
+                  from.peer(),
+                  from.channel(),
+                  from.microbatch(),
+                  from.slot(),
+                  enumerator<Dynamic>(from.dynamic(), fb::Dynamic::MAX,
+                                      field + ".dynamic")};
+    check(action.microbatch < program.microbatches, field + ".microbatch",
+          "microbatch ", action.microbatch, " is out of range (",
+          program.microbatches, ")");
+    check(action.slot < program.slots, field + ".slot", "slot ", action.slot,
+          " is out of range (", program.slots, ")");
+    if (action.kind == ActionKind::Run) {
+      check(action.segment < program.segments.size(), field + ".segment",
+            "segment ", action.segment, " is out of range (",
+            program.segments.size(), " segments)");
+      return action;
+    }
+    const Buffer &memory = buffer(context, action.buffer, field + ".buffer");
+    check(action.peer < uint32_t(plan.mesh.pp) && action.peer != program.stage,
+          field + ".peer", "expected another of ", plan.mesh.pp,
+          " pipeline ranks, got ", action.peer);
+    check(action.channel <= kMaxChannel, field + ".channel",
+          "expected at most ", kMaxChannel, ", got ", action.channel);
+    const uint64_t times =
+        uint64_t(timesOf(action.dynamic, context.batch, context.length));
+    check(memory.bytes > 0 && memory.bytes % times == 0, field + ".buffer",
+          "expected a multiple of ", times, " bytes, got ", memory.bytes);
+    return action;
+  }
+
+  /// Every message is sent and received, in the same order and size.
+  void checkMessages(const Function &function,
+                     std::vector<Action> Program::*list,
+                     const std::string &field) const {
+    using Message = std::pair<uint64_t, Dynamic>;
+    // By sender, receiver and channel.
+    std::map<std::array<uint32_t, 3>, std::vector<Message>> sent, received;
+    for (const Program &program : function.programs)
+      for (const Action &action : program.*list) {
+        const Message message = {program.buffers[action.buffer].bytes,
+                                 action.dynamic};
+        if (action.kind == ActionKind::Send)
+          sent[{program.stage, action.peer, action.channel}].push_back(message);
+        else if (action.kind == ActionKind::Receive)
+          received[{action.peer, program.stage, action.channel}].push_back(
+              message);
+      }
+    check(sent == received, field,
+          "what is sent between pipeline ranks is not what is received");
+  }
+
+  void readBuffer(const fb::Buffer &from, const Context &context,
                   const std::string &field) const {
-    Buffer buffer{from.variable(), from.offset(), from.bytes(),
-                  from.name() ? from.name()->str() : ""};
-    uint64_t room = function.arenaBytes;
+    const Program &program = context.program;
+    Buffer buffer{
+        from.variable(),
+        from.offset(),
+        from.bytes(),
+        from.name() ? from.name()->str() : "",
+        from.stride(),
+        enumerator<Indexed>(from.index(), fb::Indexed::MAX, field + ".index")};
+    const uint64_t copies = copiesOf(buffer, program);
+    uint64_t room = program.arenaBytes;
     if (buffer.variable != -1) {
       check(buffer.variable >= 0 &&
                 size_t(buffer.variable) < plan.variables.size(),
             field + ".variable", "index ", buffer.variable,
             " is out of range (", plan.variables.size(), " variables)");
       const Variable &variable = plan.variables[size_t(buffer.variable)];
-      checkShape(variable, function, field);
-      room = variable.bytes();
+      checkShape(variable, context.function, field);
+      check(variable.isHeldBy(program.stage), field, "'", variable.name,
+            "' is not held by pipeline rank ", program.stage);
+      room = variable.localBytes();
+      // A smaller call packs its rows, so its microbatches lie closer.
+      check(buffer.index != Indexed::Microbatch ||
+                variable.dynamic == Dynamic::None ||
+                (buffer.offset == 0 && buffer.stride == room / copies &&
+                 room % copies == 0 && buffer.bytes <= buffer.stride),
+            field, "expected one of ", copies, " equal parts of '",
+            variable.name, "'");
     } else {
-      check(buffer.offset % 64 == 0, field + ".offset",
-            "expected a multiple of 64, got ", buffer.offset);
+      check(buffer.offset % 64 == 0 && buffer.stride % 64 == 0,
+            field + ".offset", "expected a multiple of 64, got ", buffer.offset,
+            " and stride ", buffer.stride);
     }
-    check(buffer.offset <= room && buffer.bytes <= room - buffer.offset, field,
-          "expected a range inside ", room, " bytes, got ", buffer.bytes,
-          " bytes at ", buffer.offset);
-    function.buffers.push_back(std::move(buffer));
+    check(buffer.index != Indexed::None || buffer.stride == 0,
+          field + ".stride", "expected 0 without an index, got ",
+          buffer.stride);
+    check(buffer.stride <= kMaxBytes && buffer.offset <= room &&
+              buffer.bytes <= room - buffer.offset &&
+              (copies - 1) * buffer.stride <=
+                  room - buffer.offset - buffer.bytes,
+          field, "expected a range inside ", room, " bytes, got ", buffer.bytes,
+          " bytes at ", buffer.offset,
+          copies > 1 ? str(" and stride ", buffer.stride) : "");
+    context.program.buffers.push_back(std::move(buffer));
   }
 
-  const Buffer &buffer(const Function &function, uint32_t index,
+  static uint64_t copiesOf(const Buffer &buffer, const Program &program) {
+    return buffer.index == Indexed::Microbatch ? program.microbatches
+           : buffer.index == Indexed::Slot     ? program.slots
+                                               : 1;
+  }
+
+  const Buffer &buffer(const Context &context, uint32_t index,
                        const std::string &field) const {
-    check(index < function.buffers.size(), field, "buffer ", index,
-          " is out of range (", function.buffers.size(), " buffers)");
-    return function.buffers[index];
+    const std::vector<Buffer> &buffers = context.program.buffers;
+    check(index < buffers.size(), field, "buffer ", index, " is out of range (",
+          buffers.size(), " buffers)");
+    return buffers[index];
   }
 
-  static bool overlap(const Buffer &left, uint64_t leftBytes,
-                      const Buffer &right, uint64_t rightBytes) {
+  /// Whether two buffers may share bytes in one microbatch and slot.
+  static bool overlap(const Context &context, const Buffer &left,
+                      uint64_t leftBytes, const Buffer &right,
+                      uint64_t rightBytes) {
+    if (left.index != right.index || left.stride != right.stride) {
+      leftBytes += (copiesOf(left, context.program) - 1) * left.stride;
+      rightBytes += (copiesOf(right, context.program) - 1) * right.stride;
+    }
     return left.variable == right.variable &&
            left.offset < right.offset + rightBytes &&
            right.offset < left.offset + leftBytes;
   }
 
-  void readCommand(const fb::Command &from, Function &function,
-                   const std::string &field) {
+  Command readCommand(const fb::Command &from, const Context &context,
+                      const std::string &field) {
     Command command;
     command.location = from.location() ? from.location()->str() : "";
     switch (from.operation_type()) {
     case fb::Operation::Dispatch:
-      command.operation = readDispatch(*from.operation_as_Dispatch(), function,
+      command.operation = readDispatch(*from.operation_as_Dispatch(), context,
                                        field + ".dispatch");
       break;
     case fb::Operation::Product:
-      command.operation = readProduct(*from.operation_as_Product(), function,
+      command.operation = readProduct(*from.operation_as_Product(), context,
                                       field + ".product");
       break;
     case fb::Operation::CopyStart:
-      command.operation = readCopy(*from.operation_as_CopyStart(), function,
+      command.operation = readCopy(*from.operation_as_CopyStart(), context,
                                    field + ".copy_start");
       break;
     case fb::Operation::Wait: {
@@ -335,13 +676,17 @@ private:
       command.operation = Wait{event};
       break;
     }
+    case fb::Operation::CollectiveStart:
+      command.operation = readCollective(*from.operation_as_CollectiveStart(),
+                                         context, field + ".collective_start");
+      break;
     default:
       fail(field, "unknown operation ", int(from.operation_type()));
     }
-    function.commands.push_back(std::move(command));
+    return command;
   }
 
-  Dispatch readDispatch(const fb::Dispatch &from, const Function &function,
+  Dispatch readDispatch(const fb::Dispatch &from, const Context &context,
                         const std::string &field) const {
     Dispatch dispatch;
     dispatch.kernel = from.kernel();
@@ -349,7 +694,7 @@ private:
           dispatch.kernel, " is out of range (", plan.kernels.size(),
           " kernels)");
     for (uint32_t index : *from.args()) {
-      buffer(function, index, field + ".args");
+      buffer(context, index, field + ".args");
       dispatch.args.push_back(index);
     }
     if (from.immediates())
@@ -370,7 +715,7 @@ private:
           dispatch.grid.factor, " and ", dispatch.grid.divisor);
     Grid unit = dispatch.grid;
     unit.factor = 1;
-    check(unit.workgroups(function.batch, function.length) <=
+    check(unit.workgroups(context.batch, context.length) <=
               kMaxWorkgroups / dispatch.grid.factor,
           field + ".grid", "more than ", kMaxWorkgroups, " workgroups");
     dispatch.flops = from.flops();
@@ -378,7 +723,7 @@ private:
     return dispatch;
   }
 
-  Product readProduct(const fb::Product &from, const Function &function,
+  Product readProduct(const fb::Product &from, const Context &context,
                       const std::string &field) const {
     Product product{
         from.a(),          from.b(),
@@ -391,7 +736,7 @@ private:
           "expected 'onednn', got '", from.library()->str(), "'");
     check(plan.features & kFeatureOneDnn, field + ".library",
           "the header lacks the feature bit of oneDNN");
-    const int64_t tokens = function.batch * function.length;
+    const int64_t tokens = context.batch * context.length;
     auto extent = [&](int64_t size, const char *name) {
       check(size == -1 || (size > 0 && size <= kMaxElements),
             str(field, ".", name), "expected -1 or a positive size, got ",
@@ -407,7 +752,7 @@ private:
           field, "more than ", kMaxWorkgroups, " tiles");
     auto matrix = [&](uint32_t index, int64_t rows, int64_t columns,
                       const char *name) -> const Buffer & {
-      const Buffer &storage = buffer(function, index, str(field, ".", name));
+      const Buffer &storage = buffer(context, index, str(field, ".", name));
       int64_t bytes;
       check(!__builtin_mul_overflow(rows, columns, &bytes) &&
                 bytes <= kMaxElements && uint64_t(bytes) * 4 <= storage.bytes,
@@ -421,36 +766,115 @@ private:
                  &b = matrix(product.b, k, n, "b"),
                  &c = matrix(product.c, m, n, "c");
     const uint64_t written = uint64_t(m) * uint64_t(n) * 4;
-    check(!overlap(a, uint64_t(m) * uint64_t(k) * 4, c, written) &&
-              !overlap(b, uint64_t(k) * uint64_t(n) * 4, c, written),
+    check(!overlap(context, a, uint64_t(m) * uint64_t(k) * 4, c, written) &&
+              !overlap(context, b, uint64_t(k) * uint64_t(n) * 4, c, written),
           field + ".c", "overlaps an operand");
     return product;
   }
 
-  CopyStart readCopy(const fb::CopyStart &from, const Function &function,
+  CopyStart readCopy(const fb::CopyStart &from, const Context &context,
                      const std::string &field) {
     CopyStart copy{from.from(), from.to(), from.bytes(),
                    enumerator<Dynamic>(from.dynamic(), fb::Dynamic::MAX,
                                        field + ".dynamic"),
                    from.event()};
-    const uint64_t times = copy.dynamic == Dynamic::Batch
-                               ? uint64_t(function.batch)
-                           : copy.dynamic == Dynamic::BatchLength
-                               ? uint64_t(function.batch * function.length)
-                               : 1;
-    const Buffer &source = buffer(function, copy.from, field + ".from"),
-                 &target = buffer(function, copy.to, field + ".to");
+    const uint64_t times =
+        uint64_t(timesOf(copy.dynamic, context.batch, context.length));
+    const Buffer &source = buffer(context, copy.from, field + ".from"),
+                 &target = buffer(context, copy.to, field + ".to");
     uint64_t bytes;
     check(!__builtin_mul_overflow(copy.bytes, times, &bytes) &&
               bytes <= source.bytes && bytes <= target.bytes,
           field + ".bytes", "expected at most ",
           std::min(source.bytes, target.bytes), " bytes, got ", copy.bytes,
           " x ", times);
-    check(!overlap(source, bytes, target, bytes), field + ".to",
+    check(!overlap(context, source, bytes, target, bytes), field + ".to",
           "overlaps the source");
     check(events.insert(copy.event).second, field + ".event", "event ",
           copy.event, " is already under way");
     return copy;
+  }
+
+  CollectiveStart readCollective(const fb::CollectiveStart &from,
+                                 const Context &context,
+                                 const std::string &field) {
+    CollectiveStart collective{
+        enumerator<CollectiveKind>(from.kind(), fb::CollectiveKind::MAX,
+                                   field + ".kind"),
+        from.communicator(),
+        enumerator<ElementType>(from.type(), fb::ElementType::MAX,
+                                field + ".type"),
+        {},
+        from.event(),
+        from.last()};
+    check(collective.communicator < plan.communicators.size(),
+          field + ".communicator", "communicator ", collective.communicator,
+          " is out of range (", plan.communicators.size(), " communicators)");
+    const Communicator &communicator =
+        plan.communicators[collective.communicator];
+    check(communicator.isMember(context.program.stage), field + ".communicator",
+          "pipeline rank ", context.program.stage, " is not in communicator ",
+          collective.communicator);
+    check(collective.kind == CollectiveKind::AllGather ||
+              collective.type == ElementType::F32 ||
+              collective.type == ElementType::F64 ||
+              collective.type == ElementType::I32 ||
+              collective.type == ElementType::I64,
+          field + ".type", "cannot add up ", elementName(collective.type));
+    check(from.items()->size() > 0, field + ".items",
+          "expected at least one, got none");
+    for (const fb::CollectiveItem *item : *from.items())
+      collective.items.push_back(
+          readItem(*item, collective, uint64_t(communicator.size), context,
+                   str(field, ".items[", collective.items.size(), "]")));
+    check(events.insert(collective.event).second, field + ".event", "event ",
+          collective.event, " is already under way");
+    return collective;
+  }
+
+  CollectiveItem readItem(const fb::CollectiveItem &from,
+                          const CollectiveStart &collective, uint64_t ranks,
+                          const Context &context,
+                          const std::string &field) const {
+    CollectiveItem item{from.from(), from.to(), from.rows(),
+                        enumerator<Dynamic>(from.dynamic(), fb::Dynamic::MAX,
+                                            field + ".dynamic"),
+                        from.row_bytes()};
+    const size_t element = elementBytes(collective.type);
+    check(item.rows > 0 && item.rows <= kMaxElements && item.rowBytes > 0 &&
+              item.rowBytes % element == 0,
+          field, "expected rows of whole elements, got ", item.rows,
+          " rows of ", item.rowBytes, " bytes");
+    const Buffer &source = buffer(context, item.from, field + ".from"),
+                 &target = buffer(context, item.to, field + ".to");
+    const uint64_t times =
+        uint64_t(timesOf(item.dynamic, context.batch, context.length));
+    uint64_t bytes, all;
+    const bool fits =
+        !__builtin_mul_overflow(uint64_t(item.rows), times, &bytes) &&
+        !__builtin_mul_overflow(bytes, item.rowBytes, &bytes) &&
+        !__builtin_mul_overflow(bytes, ranks, &all);
+    const uint64_t read = collective.kind == CollectiveKind::ReduceScatter
+                              ? all
+                              : bytes,
+                   written = collective.kind == CollectiveKind::AllGather
+                                 ? all
+                                 : bytes;
+    check(fits && read <= source.bytes && written <= target.bytes,
+          field + ".row_bytes", "expected ", item.rows, " x ", times,
+          " rows inside ", source.bytes, " and ", target.bytes,
+          " bytes, got rows of ", item.rowBytes, " bytes of ", ranks, " ranks");
+    check(source.offset % element == 0 && target.offset % element == 0 &&
+              source.stride % element == 0 && target.stride % element == 0,
+          field, "expected whole elements at ", source.offset, " and ",
+          target.offset);
+    if (collective.kind == CollectiveKind::AllReduce)
+      check(item.from == item.to, field + ".to", "expected buffer ", item.from,
+            ", got ", item.to);
+    else
+      check(!overlap(context, source, read, target, written), field + ".to",
+            "overlaps the source");
+    return item;
   }
 
   LoadedPlan &plan;

@@ -214,8 +214,7 @@ void Trainer::verifyOptions() const {
   atLeast("--eval-every", 0, options.evalEvery);
   atLeast("--eval-tokens", 0, options.evalTokens);
   options.schedule.verify();
-  const plan::Function &step = plan.functions[function];
-  if (step.updateBegin == 0 || step.updateBegin == step.commands.size())
+  if (!plan.functions[function].hasUpdate())
     throw Error(str(plan.path, ": function 'train_step': expected an update "
                                "after the gradients, got none"));
   if (options.out.empty())

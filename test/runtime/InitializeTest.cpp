@@ -77,9 +77,12 @@ TEST(Initialize, PermutesCemaFrequencies) {
   // The same values for every seed, in another order.
   std::vector<double> values[2];
   for (int seed : {0, 1}) {
-    plan::Variable variable{
-        "theta",    ElementType::F64,    plan::Role::Parameter,
-        {64, 1, 1}, plan::Dynamic::None, {}};
+    plan::Variable variable;
+    variable.name = "theta";
+    variable.type = ElementType::F64;
+    variable.role = plan::Role::Parameter;
+    variable.shape = variable.localShape = {64, 1, 1};
+    variable.dynamic = plan::Dynamic::None;
     variable.init.kind = plan::InitKind::CemaTheta;
     auto plan = std::make_shared<plan::LoadedPlan>();
     plan->variables.push_back(variable);

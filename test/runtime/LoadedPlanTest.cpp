@@ -33,7 +33,7 @@ TEST(LoadedPlan, AcceptsAWholePlan) {
   EXPECT_EQ(plan->parameterCount(), 72);
   EXPECT_EQ(plan->findFunction("step"), 1);
   EXPECT_EQ(plan->findFunction("none"), -1);
-  EXPECT_EQ(plan->functions[0].commands.size(), 5u);
+  EXPECT_EQ(plan->functions[0].programs[0].commandCount(), 5u);
   EXPECT_EQ(plan->digest.size(), 64u);
 }
 
@@ -80,7 +80,7 @@ TEST(LoadedPlan, ChecksTheHeader) {
                "not a plan");
   EXPECT_ERROR(
       parse(withHeader([](plan::Header &header) { header.version = 9; }, true)),
-      "plan version: expected 1, got 9");
+      "plan version: expected 2, got 9");
   EXPECT_ERROR(
       parse(withHeader([](plan::Header &header) { header.headerBytes = 32; },
                        true)),
@@ -142,8 +142,8 @@ TEST(LoadedPlan, ChecksIndicesRangesAndExtents) {
       {refusal([](Damage &d) { d.copyBytes = UINT64_MAX; }),
        "copy_start.bytes"},
       {refusal([](Damage &d) { d.waitEvent = 8; }), "event 8 was not started"},
-      {refusal([](Damage &d) { d.updateBegin = 3; }),
-       "update_begin: expected at most 2, got 3"},
+      {refusal([](Damage &d) { d.updateSegment = 3; }),
+       "update_actions[0].segment: segment 3 is out of range (2 segments)"},
       {refusal([](Damage &d) { d.outShape0 = 3; }),
        "'out': expected 2 rows, got 3"},
       {refusal([](Damage &d) { d.outShape0 = 0; }),

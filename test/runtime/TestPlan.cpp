@@ -78,18 +78,35 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
   const std::vector<flatbuffers::Offset<Buffer>> stepBuffers = {
       CreateBuffer(builder, 1, 0, 1024), CreateBuffer(builder, 4, 0, 32),
       CreateBuffer(builder, 5, 0, 32)};
-  const std::vector<flatbuffers::Offset<Command>> stepCommands = {
-      dispatch(1, {0, 1}, {}, Grid(8, 1, Outer::One, Inner::One)),
+  const std::vector<flatbuffers::Offset<Command>> computeCommands = {
+      dispatch(1, {0, 1}, {}, Grid(8, 1, Outer::One, Inner::One))};
+  const std::vector<flatbuffers::Offset<Command>> updateCommands = {
       dispatch(3, {2, 1}, {}, Grid(8, 1, Outer::One, Inner::One))};
   const std::vector<uint32_t> stepInputs = {1, 5, 6}, stepOutputs = {5};
 
+  const std::vector<flatbuffers::Offset<Segment>> forwardSegments = {
+      CreateSegmentDirect(builder, "compute", &forwardCommands)};
+  const std::vector<flatbuffers::Offset<Segment>> stepSegments = {
+      CreateSegmentDirect(builder, "compute", &computeCommands),
+      CreateSegmentDirect(builder, "update", &updateCommands)};
+  auto run = [&](uint32_t segment) {
+    return std::vector<flatbuffers::Offset<Action>>{
+        CreateAction(builder, ActionKind::Run, segment)};
+  };
+  const std::vector<flatbuffers::Offset<Action>> compute = run(0),
+                                                 update =
+                                                     run(damage.updateSegment),
+                                                 none;
+  const std::vector<flatbuffers::Offset<Program>> forward = {
+      CreateProgramDirect(builder, 0, &forwardBuffers, 2048, 1, 1,
+                          &forwardSegments, &compute, &none)};
+  const std::vector<flatbuffers::Offset<Program>> step = {CreateProgramDirect(
+      builder, 0, &stepBuffers, 0, 1, 1, &stepSegments, &compute, &update)};
   const std::vector<flatbuffers::Offset<Function>> functions = {
       CreateFunctionDirect(builder, "forward", &forwardInputs, &forwardOutputs,
-                           2, 16, false, &forwardBuffers, 2048,
-                           &forwardCommands, uint32_t(forwardCommands.size())),
+                           2, 16, false, &forward),
       CreateFunctionDirect(builder, "step", &stepInputs, &stepOutputs, 2, 16,
-                           true, &stepBuffers, 0, &stepCommands,
-                           damage.updateBegin)};
+                           true, &step)};
   std::vector<flatbuffers::Offset<flatbuffers::String>> features;
   for (const std::string &name : damage.cpuFeatures)
     features.push_back(builder.CreateString(name));

@@ -76,7 +76,7 @@ static std::vector<uint8_t> buildToyPlan(bool untouched) {
                       std::vector<std::string> outputs, bool exact,
                       const std::vector<Step> &steps, uint32_t updateBegin) {
     std::vector<flatbuffers::Offset<Buffer>> buffers;
-    std::vector<flatbuffers::Offset<Command>> commands;
+    std::vector<flatbuffers::Offset<Command>> compute, update;
     Grid grid(1, 1, Outer::One, Inner::One);
     for (const Step &step : steps) {
       std::vector<uint32_t> args;
@@ -88,16 +88,28 @@ static std::vector<uint8_t> buildToyPlan(bool untouched) {
       }
       auto dispatch = CreateDispatchDirect(builder, step.kernel, &args, nullptr,
                                            &grid, 100, 100);
-      commands.push_back(
-          CreateCommandDirect(builder, Operation::Dispatch, dispatch.Union()));
+      (compute.size() < updateBegin ? compute : update)
+          .push_back(CreateCommandDirect(builder, Operation::Dispatch,
+                                         dispatch.Union()));
     }
     std::vector<uint32_t> in, out;
     for (const std::string &input : inputs)
       in.push_back(indexOf(input));
     for (const std::string &output : outputs)
       out.push_back(indexOf(output));
-    return CreateFunctionDirect(builder, name, &in, &out, B, L, exact, &buffers,
-                                0, &commands, updateBegin, 1e6);
+    std::vector<flatbuffers::Offset<Segment>> segments = {
+        CreateSegmentDirect(builder, "compute", &compute)};
+    std::vector<flatbuffers::Offset<Action>> actions = {
+        CreateAction(builder, ActionKind::Run, 0)};
+    std::vector<flatbuffers::Offset<Action>> updateActions;
+    if (!update.empty()) {
+      segments.push_back(CreateSegmentDirect(builder, "update", &update));
+      updateActions.push_back(CreateAction(builder, ActionKind::Run, 1));
+    }
+    std::vector<flatbuffers::Offset<Program>> programs = {CreateProgramDirect(
+        builder, 0, &buffers, 0, 1, 1, &segments, &actions, &updateActions)};
+    return CreateFunctionDirect(builder, name, &in, &out, B, L, exact,
+                                &programs, 1e6);
   };
   const std::vector<flatbuffers::Offset<Function>> functions = {
       function("train_step",

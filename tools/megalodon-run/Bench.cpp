@@ -2,6 +2,7 @@
 // goes, and how that compares with what the machine can do.
 #include "runtime/core/Error.h"
 #include "runtime/cpu/Probes.h"
+#include "runtime/parallel/Mesh.h"
 #include "runtime/plan/Header.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/session.h"
@@ -76,49 +77,79 @@ void fillInputs(Session &session, size_t function) {
   session.resetOptionalInputs(function);
 }
 
-/// The table's rows without times, and the row of each command (or -1).
-std::vector<Row> makeRows(const plan::LoadedPlan &plan,
-                          const plan::Function &function,
-                          std::vector<int> &rowOf) {
+/// Rows of the table, and where each command of the segments stands in them.
+struct Table {
   std::vector<Row> rows;
+  std::vector<std::vector<int>> rowOf; ///< [segment][command], or -1
+};
+
+/// How often a call runs each segment.
+std::vector<int64_t> runsOf(const plan::Program &program) {
+  std::vector<int64_t> runs(program.segments.size());
+  for (const auto *list : {&program.actions, &program.updateActions})
+    for (const plan::Action &action : *list)
+      if (action.kind == plan::ActionKind::Run)
+        runs[action.segment] += 1;
+  return runs;
+}
+
+/// The table without times.
+Table makeTable(const plan::LoadedPlan &plan, const plan::Function &function,
+                const plan::Program &program) {
+  Table table;
   std::map<std::string, int> known;
-  auto row = [&](const std::string &name) {
-    auto [entry, isNew] = known.emplace(name, int(rows.size()));
+  const int64_t batch = function.localBatch(), length = function.localLength();
+  const double tokens = double(batch * length);
+  const std::vector<int64_t> runs = runsOf(program);
+  auto add = [&](size_t segment, const std::string &name, double bytes,
+                 double flops) {
+    auto [entry, isNew] = known.emplace(name, int(table.rows.size()));
     if (isNew) {
-      rows.emplace_back();
-      rows.back().name = name;
+      table.rows.emplace_back();
+      table.rows.back().name = name;
     }
-    rowOf.push_back(entry->second);
-    return &rows[size_t(entry->second)];
+    Row &row = table.rows[size_t(entry->second)];
+    row.calls += runs[segment];
+    row.bytes += bytes * double(runs[segment]);
+    row.flops += flops * double(runs[segment]);
+    return entry->second;
   };
-  const double tokens = double(function.batch * function.length);
-  for (const plan::Command &command : function.commands) {
-    if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation)) {
-      Row *of = row(plan.kernels[dispatch->kernel].symbol);
-      of->calls += 1;
-      of->bytes += dispatch->bytes;
-      of->flops += dispatch->flops;
-    } else if (auto *product = std::get_if<plan::Product>(&command.operation)) {
-      const double m = product->m < 0 ? tokens : double(product->m),
-                   n = product->n < 0 ? tokens : double(product->n),
-                   k = product->k < 0 ? tokens : double(product->k);
-      Row *of = row("product");
-      of->calls += 1;
-      of->bytes += 4 * (m * k + k * n + m * n * (product->accumulate ? 2 : 1));
-      of->flops += 2 * m * n * k;
-    } else if (auto *copy = std::get_if<plan::CopyStart>(&command.operation)) {
-      Row *of = row("copy");
-      const double times =
-          copy->dynamic == plan::Dynamic::Batch         ? double(function.batch)
-          : copy->dynamic == plan::Dynamic::BatchLength ? tokens
-                                                        : 1;
-      of->calls += 1;
-      of->bytes += 2 * double(copy->bytes) * times;
-    } else {
-      rowOf.push_back(-1);
+  for (size_t s = 0; s < program.segments.size(); ++s) {
+    std::map<uint32_t, int> events; // under way, and their rows
+    table.rowOf.emplace_back();
+    for (const plan::Command &command : program.segments[s].commands) {
+      int row = -1;
+      if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation)) {
+        row = add(s, plan.kernels[dispatch->kernel].symbol, dispatch->bytes,
+                  dispatch->flops);
+      } else if (auto *product =
+                     std::get_if<plan::Product>(&command.operation)) {
+        const double m = product->m < 0 ? tokens : double(product->m),
+                     n = product->n < 0 ? tokens : double(product->n),
+                     k = product->k < 0 ? tokens : double(product->k);
+        row = add(s, "product",
+                  4 * (m * k + k * n + m * n * (product->accumulate ? 2 : 1)),
+                  2 * m * n * k);
+      } else if (auto *copy =
+                     std::get_if<plan::CopyStart>(&command.operation)) {
+        row = add(s, "copy",
+                  2 * double(copy->bytes) *
+                      double(plan::timesOf(copy->dynamic, batch, length)),
+                  0);
+      } else if (auto *collective =
+                     std::get_if<plan::CollectiveStart>(&command.operation)) {
+        row = add(s, plan::collectiveName(plan, *collective),
+                  double(collective->shareBytes(batch, length)), 0);
+        events[collective->event] = row;
+      } else if (auto event =
+                     events.find(std::get<plan::Wait>(command.operation).event);
+                 event != events.end()) {
+        row = event->second; // a wait for a message is time the message takes
+      }
+      table.rowOf.back().push_back(row);
     }
   }
-  return rows;
+  return table;
 }
 
 Result measure(Session &session, size_t index, int repeat) {
@@ -129,8 +160,9 @@ Result measure(Session &session, size_t index, int repeat) {
   result.batch = function.batch;
   result.length = function.length;
   result.modelFlops = function.modelFlops;
-  std::vector<int> rowOf;
-  result.rows = makeRows(session.plan(), function, rowOf);
+  Table table = makeTable(session.plan(), function,
+                          function.programs[size_t(session.place().pipeline)]);
+  result.rows = std::move(table.rows);
   fillInputs(session, index);
   session.run(index); // touches all memory, loads all code
   std::vector<double> seconds;
@@ -146,10 +178,11 @@ Result measure(Session &session, size_t index, int repeat) {
     session.run(index);
     for (Row &row : result.rows)
       row.seconds.push_back(0);
-    for (size_t i = 0; i < rowOf.size(); ++i)
-      if (rowOf[i] >= 0)
-        result.rows[size_t(rowOf[i])].seconds.back() +=
-            session.commandSeconds()[i];
+    for (size_t s = 0; s < table.rowOf.size(); ++s)
+      for (size_t i = 0; i < table.rowOf[s].size(); ++i)
+        if (table.rowOf[s][i] >= 0)
+          result.rows[size_t(table.rowOf[s][i])].seconds.back() +=
+              session.commandSeconds()[s][i];
   }
   session.setProfiling(false);
   std::sort(result.rows.begin(), result.rows.end(),

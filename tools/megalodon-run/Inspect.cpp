@@ -25,7 +25,7 @@ struct InspectOptions {
 const char *roleName(Role role) {
   constexpr const char *names[] = {"parameter", "first moment", "second moment",
                                    "gradient",  "input",        "output",
-                                   "state"};
+                                   "state",     "residual"};
   return names[size_t(role)];
 }
 
@@ -47,17 +47,18 @@ std::string initializerText(const plan::Initializer &init) {
   }
 }
 
-/// Sizes of a function's memory, in bytes.
+/// Sizes of a program's memory on one rank, in bytes.
 struct MemoryPlan {
   uint64_t arena, withoutReuse = 0, state = 0, own = 0;
 };
 
 MemoryPlan memoryPlan(const plan::LoadedPlan &plan,
-                      const plan::Function &function) {
-  MemoryPlan memory{function.arenaBytes};
+                      const plan::Function &function,
+                      const plan::Program &program) {
+  MemoryPlan memory{program.arenaBytes};
   std::vector<uint32_t> used(function.inputs);
   used.insert(used.end(), function.outputs.begin(), function.outputs.end());
-  for (const plan::Buffer &buffer : function.buffers) {
+  for (const plan::Buffer &buffer : program.buffers) {
     if (buffer.variable < 0)
       memory.withoutReuse += buffer.bytes;
     else
@@ -67,12 +68,14 @@ MemoryPlan memoryPlan(const plan::LoadedPlan &plan,
   used.erase(std::unique(used.begin(), used.end()), used.end());
   for (uint32_t index : used) {
     const plan::Variable &variable = plan.variables[index];
+    if (!variable.isHeldBy(program.stage))
+      continue;
     if (variable.role == Role::State)
-      memory.state += variable.bytes();
+      memory.state += variable.localBytes();
     if (variable.role != Role::Parameter &&
         variable.role != Role::FirstMoment &&
         variable.role != Role::SecondMoment)
-      memory.own += variable.bytes();
+      memory.own += variable.localBytes();
   }
   return memory;
 }
@@ -82,17 +85,48 @@ struct CommandCounts {
   std::map<uint32_t, size_t> kernels; ///< dispatches of each
 };
 
-CommandCounts countCommands(const plan::Function &function) {
+CommandCounts countCommands(const plan::Program &program) {
   CommandCounts counts;
-  for (const plan::Command &command : function.commands) {
-    if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation)) {
-      ++counts.dispatches;
-      ++counts.kernels[dispatch->kernel];
+  for (const plan::Segment &segment : program.segments)
+    for (const plan::Command &command : segment.commands) {
+      if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation)) {
+        ++counts.dispatches;
+        ++counts.kernels[dispatch->kernel];
+      }
+      counts.products +=
+          std::holds_alternative<plan::Product>(command.operation);
+      counts.copies +=
+          std::holds_alternative<plan::CopyStart>(command.operation);
     }
-    counts.products += std::holds_alternative<plan::Product>(command.operation);
-    counts.copies += std::holds_alternative<plan::CopyStart>(command.operation);
-  }
   return counts;
+}
+
+/// Messages of one kind over the same axes in a segment.
+struct Messages {
+  std::string name;
+  int64_t count = 0;
+  uint64_t bytes = 0; ///< shares of one rank
+};
+
+std::vector<Messages> messagesOf(const plan::LoadedPlan &plan,
+                                 const plan::Function &function,
+                                 const plan::Segment &segment) {
+  std::vector<Messages> list;
+  for (const plan::Command &command : segment.commands) {
+    auto *start = std::get_if<plan::CollectiveStart>(&command.operation);
+    if (!start)
+      continue;
+    const std::string name = plan::collectiveName(plan, *start);
+    auto found = std::find_if(list.begin(), list.end(), [&](const Messages &m) {
+      return m.name == name;
+    });
+    if (found == list.end())
+      found = list.insert(list.end(), Messages{name});
+    found->count += 1;
+    found->bytes +=
+        start->shareBytes(function.localBatch(), function.localLength());
+  }
+  return list;
 }
 
 uint64_t bytesOf(const plan::LoadedPlan &plan, Role role) {
@@ -100,6 +134,15 @@ uint64_t bytesOf(const plan::LoadedPlan &plan, Role role) {
   for (const plan::Variable &variable : plan.variables)
     if (variable.role == role)
       bytes += variable.bytes();
+  return bytes;
+}
+
+/// What a rank of a pipeline coordinate holds of it.
+uint64_t localBytesOf(const plan::LoadedPlan &plan, Role role, uint32_t stage) {
+  uint64_t bytes = 0;
+  for (const plan::Variable &variable : plan.variables)
+    if (variable.role == role && variable.isHeldBy(stage))
+      bytes += variable.localBytes();
   return bytes;
 }
 
@@ -159,9 +202,68 @@ Json signature(const plan::LoadedPlan &plan,
                   {"shape", variable.shape}};
     if (variable.optional)
       entry["default"] = variable.defaultValue;
+    if (variable.localShape != variable.shape)
+      entry["local_shape"] = variable.localShape;
     list.push_back(std::move(entry));
   }
   return list;
+}
+
+Json programJson(const plan::LoadedPlan &plan, const plan::Function &function,
+                 const plan::Program &program) {
+  const MemoryPlan memory = memoryPlan(plan, function, program);
+  const CommandCounts counts = countCommands(program);
+  Json out = {
+      {"stage", program.stage},
+      {"parameter_bytes", localBytesOf(plan, Role::Parameter, program.stage)},
+      {"state_bytes", memory.state},
+      {"arena_bytes", memory.arena},
+      {"arena_bytes_without_reuse", memory.withoutReuse},
+      {"own_variable_bytes", memory.own},
+      {"microbatches", program.microbatches},
+      {"slots", program.slots},
+      {"commands", program.commandCount()},
+      {"dispatches", counts.dispatches},
+      {"products", counts.products},
+      {"copies", counts.copies},
+      {"actions", program.actions.size()},
+      {"update_actions", program.updateActions.size()}};
+  Json &segments = out["segments"] = Json::array();
+  for (const plan::Segment &segment : program.segments) {
+    Json messages = Json::array();
+    for (const Messages &entry : messagesOf(plan, function, segment))
+      messages.push_back({{"name", entry.name},
+                          {"count", entry.count},
+                          {"bytes", entry.bytes}});
+    segments.push_back({{"name", segment.name},
+                        {"commands", segment.commands.size()},
+                        {"collectives", messages}});
+  }
+  return out;
+}
+
+/// Memory and commands of the first pipeline rank stand in the function itself,
+/// those of all in its programs.
+Json functionJson(const plan::LoadedPlan &plan,
+                  const plan::Function &function) {
+  Json out = {{"name", function.name},
+              {"batch", function.batch},
+              {"length", function.length},
+              {"local_batch", function.localBatch()},
+              {"local_length", function.localLength()},
+              {"exact", function.exact},
+              {"inputs", signature(plan, function.inputs)},
+              {"outputs", signature(plan, function.outputs)}};
+  Json programs = Json::array();
+  for (const plan::Program &program : function.programs)
+    programs.push_back(programJson(plan, function, program));
+  for (const char *key :
+       {"state_bytes", "arena_bytes", "arena_bytes_without_reuse",
+        "own_variable_bytes", "commands", "dispatches", "products", "copies"})
+    out[key] = programs[0][key];
+  out["model_flops"] = function.modelFlops;
+  out["programs"] = std::move(programs);
+  return out;
 }
 
 Json inspectJson(const plan::LoadedPlan &plan) {
@@ -193,26 +295,12 @@ Json inspectJson(const plan::LoadedPlan &plan) {
                             {"shape", variable.shape},
                             {"init", initializerText(variable.init)}});
   Json &functions = out["functions"] = Json::array();
-  for (const plan::Function &function : plan.functions) {
-    const MemoryPlan memory = memoryPlan(plan, function);
-    const CommandCounts counts = countCommands(function);
-    functions.push_back({{"name", function.name},
-                         {"batch", function.batch},
-                         {"length", function.length},
-                         {"exact", function.exact},
-                         {"inputs", signature(plan, function.inputs)},
-                         {"outputs", signature(plan, function.outputs)},
-                         {"state_bytes", memory.state},
-                         {"arena_bytes", memory.arena},
-                         {"arena_bytes_without_reuse", memory.withoutReuse},
-                         {"own_variable_bytes", memory.own},
-                         {"commands", function.commands.size()},
-                         {"dispatches", counts.dispatches},
-                         {"products", counts.products},
-                         {"copies", counts.copies},
-                         {"update_begin", function.updateBegin},
-                         {"model_flops", function.modelFlops}});
-  }
+  out["mesh"] = {{"dp", plan.mesh.dp},
+                 {"pp", plan.mesh.pp},
+                 {"cp", plan.mesh.cp},
+                 {"tp", plan.mesh.tp}};
+  for (const plan::Function &function : plan.functions)
+    functions.push_back(functionJson(plan, function));
   Json &kernels = out["kernels"] = Json::array();
   for (const plan::Kernel &kernel : plan.kernels)
     kernels.push_back({{"symbol", kernel.symbol},
@@ -247,6 +335,56 @@ void printSignature(const plan::LoadedPlan &plan, const char *head,
   printTable(rows, {0, 1, 2});
 }
 
+/// Memory and commands of the ranks of one pipeline coordinate.
+void printProgram(const plan::LoadedPlan &plan, const plan::Function &function,
+                  const plan::Program &program) {
+  const MemoryPlan memory = memoryPlan(plan, function, program);
+  const CommandCounts counts = countCommands(program);
+  std::string head = "memory";
+  if (plan.mesh.pp > 1)
+    head += str(" of stage ", program.stage);
+  if (plan.mesh.ranks() > 1)
+    head +=
+        str(", a rank of ", program.microbatches, " x ", function.localBatch(),
+            " rows, ", function.localLength(), " tokens");
+  std::printf("%s\n", head.c_str());
+  printTable({{"state", grouped(int64_t(memory.state)) + " bytes"},
+              {"arena", grouped(int64_t(memory.arena)) + " bytes"},
+              {"arena without reuse",
+               grouped(int64_t(memory.withoutReuse)) + " bytes"},
+              {"inputs, outputs, state, gradients",
+               grouped(int64_t(memory.own)) + " bytes"}});
+  std::printf("commands    %s: %s dispatches of %s kernels, %s products, %s "
+              "copies",
+              grouped(int64_t(program.commandCount())).c_str(),
+              grouped(int64_t(counts.dispatches)).c_str(),
+              grouped(int64_t(counts.kernels.size())).c_str(),
+              grouped(int64_t(counts.products)).c_str(),
+              grouped(int64_t(counts.copies)).c_str());
+  if (program.segments.size() > 1) {
+    std::printf(";");
+    const char *separator = "";
+    for (const plan::Segment &segment : program.segments) {
+      std::printf("%s %s in %s", separator,
+                  grouped(int64_t(segment.commands.size())).c_str(),
+                  segment.name.c_str());
+      separator = ",";
+    }
+  }
+  std::printf("\n");
+  std::vector<std::vector<std::string>> rows;
+  for (const plan::Segment &segment : program.segments)
+    for (const Messages &entry : messagesOf(plan, function, segment))
+      rows.push_back(
+          {entry.name, "in " + segment.name,
+           grouped(entry.count) + (entry.count == 1 ? " message" : " messages"),
+           grouped(int64_t(entry.bytes)) + " bytes a rank"});
+  if (!rows.empty()) {
+    std::printf("collectives\n");
+    printTable(rows, {0, 1});
+  }
+}
+
 void inspectText(const plan::LoadedPlan &plan) {
   std::printf("plan        %s\ndigest      %s\nproducer    %s\n",
               plan.path.c_str(), plan.digest.c_str(), plan.producer.c_str());
@@ -263,12 +401,24 @@ void inspectText(const plan::LoadedPlan &plan) {
   for (const std::string &name : missing)
     std::printf("            this machine lacks %s\n", name.c_str());
   std::printf("config      %s\n", plan.config.c_str());
+  if (plan.mesh.ranks() > 1)
+    std::printf("mesh        %s: %s ranks\n", plan::meshText(plan.mesh).c_str(),
+                grouped(plan.mesh.ranks()).c_str());
   std::printf("parameters  %s (%s bytes, moments %s bytes)\n",
               grouped(plan.parameterCount()).c_str(),
               grouped(int64_t(bytesOf(plan, Role::Parameter))).c_str(),
               grouped(int64_t(bytesOf(plan, Role::FirstMoment) +
                               bytesOf(plan, Role::SecondMoment)))
                   .c_str());
+  if (plan.mesh.ranks() > 1)
+    for (uint32_t stage = 0; stage < uint32_t(plan.mesh.pp); ++stage)
+      std::printf(
+          "            a rank%s holds %s bytes of parameters, %s of moments\n",
+          plan.mesh.pp > 1 ? str(" of stage ", stage).c_str() : "",
+          grouped(int64_t(localBytesOf(plan, Role::Parameter, stage))).c_str(),
+          grouped(int64_t(localBytesOf(plan, Role::FirstMoment, stage) +
+                          localBytesOf(plan, Role::SecondMoment, stage)))
+              .c_str());
   std::vector<uint32_t> parameters;
   for (uint32_t i = 0; i < plan.variables.size(); ++i)
     if (plan.variables[i].role == Role::Parameter)
@@ -282,32 +432,15 @@ void inspectText(const plan::LoadedPlan &plan) {
   printTable(rows, {0, 1, 2, 5});
 
   for (const plan::Function &function : plan.functions) {
-    const MemoryPlan memory = memoryPlan(plan, function);
-    const CommandCounts counts = countCommands(function);
     std::printf("\nfunction %s: batch %s%s, length %s%s\n",
                 function.name.c_str(), function.exact ? "" : "up to ",
                 grouped(function.batch).c_str(), function.exact ? "" : "up to ",
                 grouped(function.length).c_str());
     printSignature(plan, "takes", function.inputs);
     printSignature(plan, "gives", function.outputs);
-    std::printf("memory\n");
-    printTable({{"state", grouped(int64_t(memory.state)) + " bytes"},
-                {"arena", grouped(int64_t(memory.arena)) + " bytes"},
-                {"arena without reuse",
-                 grouped(int64_t(memory.withoutReuse)) + " bytes"},
-                {"inputs, outputs, state, gradients",
-                 grouped(int64_t(memory.own)) + " bytes"}});
-    std::printf(
-        "commands    %s: %s dispatches of %s kernels, %s products, %s copies",
-        grouped(int64_t(function.commands.size())).c_str(),
-        grouped(int64_t(counts.dispatches)).c_str(),
-        grouped(int64_t(counts.kernels.size())).c_str(),
-        grouped(int64_t(counts.products)).c_str(),
-        grouped(int64_t(counts.copies)).c_str());
-    if (function.updateBegin < function.commands.size())
-      std::printf("; the optimizer begins at %s",
-                  grouped(int64_t(function.updateBegin)).c_str());
-    std::printf("\ndense flops %.4g a call\n", function.modelFlops);
+    for (const plan::Program &program : function.programs)
+      printProgram(plan, function, program);
+    std::printf("dense flops %.4g a call\n", function.modelFlops);
   }
 
   std::printf("\nkernels     %s, object of %s bytes\n",
@@ -317,7 +450,8 @@ void inspectText(const plan::LoadedPlan &plan) {
   for (uint32_t i = 0; i < plan.kernels.size(); ++i) {
     size_t dispatches = 0;
     for (const plan::Function &function : plan.functions)
-      dispatches += countCommands(function).kernels[i];
+      for (const plan::Program &program : function.programs)
+        dispatches += countCommands(program).kernels[i];
     rows.push_back({plan.kernels[i].symbol,
                     grouped(int64_t(plan.kernels[i].scratchBytes)),
                     grouped(int64_t(dispatches)), plan.kernels[i].source});
