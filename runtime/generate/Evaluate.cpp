@@ -1,6 +1,7 @@
 #include "runtime/generate/Evaluate.h"
 #include "runtime/core/Error.h"
 #include "runtime/io/SpreadTensor.h"
+#include "runtime/parallel/Communicator.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/train/Metrics.h"
 #include "runtime/train/Tensors.h"
@@ -30,10 +31,10 @@ namespace {
 /// The function `score` on one row of one call, whichever ranks hold it.
 class Scorer {
 public:
-  Scorer(Session &session, World &world)
-      : session(session), world(world), function(session.function("score")) {}
+  explicit Scorer(Session &session)
+      : session(session), function(session.function("score")) {}
 
-  int64_t length() const { return session.plan().functions[function].length; }
+  int64_t length() const { return of().length; }
   void begin() {
     session.resetState(function);
     session.resetOptionalInputs(function);
@@ -45,27 +46,25 @@ public:
   void score(const int32_t *window, int64_t count, double *losses);
 
 private:
-  SpreadTensor variable(const char *name, CallShape shape) {
-    return wholeTensor(session.variable(function, name, shape));
+  const plan::Function &of() const {
+    return session.plan().functions[function];
   }
   void fill(const char *name, CallShape shape, const int32_t *ids,
             int64_t count, int32_t padding);
 
   Session &session;
-  World &world;
   size_t function;
 };
 } // namespace
 
 void Scorer::fill(const char *name, CallShape shape, const int32_t *ids,
                   int64_t count, int32_t padding) {
-  const SpreadTensor tensor = variable(name, shape);
+  const SpreadTensor tensor = spreadVariable(session, function, name, shape);
   if (!tensor.box())
     return;
   auto *into = reinterpret_cast<int32_t *>(tensor.part.data);
   std::fill_n(into, tensor.box()->elements(), padding);
-  // The stream is the first row of the call; others are there because ranks
-  // that share the rows need calls of the compiled shape.
+  // The stream is the first row of the call.
   forEachRun({1, count}, *tensor.box(),
              [&](int64_t from, int64_t to, int64_t run) {
                std::copy_n(ids + from, run, into + to);
@@ -73,11 +72,14 @@ void Scorer::fill(const char *name, CallShape shape, const int32_t *ids,
 }
 
 void Scorer::score(const int32_t *window, int64_t count, double *losses) {
-  const CallShape shape{1, count};
+  // Ranks that share rows or tokens need calls that divide evenly: what the
+  // stream does not fill is padding that no loss counts.
+  const CallShape shape{of().dataParts * of().microbatches(),
+                        of().chunkParts > 1 ? of().length : count};
   fill("tokens", shape, window, count, 0);
   fill("targets", shape, window + 1, count, kIgnoredTarget);
   session.run(function, shape);
-  const SpreadTensor nll = variable("nll", shape);
+  const SpreadTensor nll = spreadVariable(session, function, "nll", shape);
   std::fill_n(losses, count, 0);
   // Of ranks that hold the same losses the first one gives them.
   auto holder = std::find(nll.boxes.begin(), nll.boxes.end(), nll.box());
@@ -87,6 +89,7 @@ void Scorer::score(const int32_t *window, int64_t count, double *losses) {
                  for (int64_t i = 0; i < run; ++i)
                    losses[to + i] = loadNumber(nll.part, from + i);
                });
+  World &world = session.world();
   if (world.size() > 1)
     world.all()
         .allReduce(losses, size_t(count), ElementType::F64)
@@ -95,14 +98,7 @@ void Scorer::score(const int32_t *window, int64_t count, double *losses) {
 
 Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
                                const EvaluateOptions &options) {
-  const std::unique_ptr<World> world = singleWorld();
-  return evaluate(session, *world, corpus, options);
-}
-
-Evaluation megalodon::evaluate(Session &session, World &world,
-                               const Corpus &corpus,
-                               const EvaluateOptions &options) {
-  Scorer scorer(session, world);
+  Scorer scorer(session);
   const int64_t length = scorer.length();
   int64_t total = corpus.size() - 1;
   if (options.maxTokens > 0)

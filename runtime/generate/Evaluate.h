@@ -2,7 +2,6 @@
 // before it, whole and by position in context.
 #pragma once
 #include "runtime/generate/Trigram.h"
-#include "runtime/parallel/Communicator.h"
 #include "runtime/session.h"
 #include "runtime/train/Data.h"
 #include <functional>
@@ -42,10 +41,6 @@ inline constexpr int64_t kRateTokens = 65536;
 /// Runs the function `score` over the corpus, one row, state carried from call
 /// to call. Called by all ranks; the result is the same on all of them, but for
 /// times and memory.
-Evaluation evaluate(Session &session, World &world, const Corpus &corpus,
-                    const EvaluateOptions &options);
-
-/// The same on one rank.
 Evaluation evaluate(Session &session, const Corpus &corpus,
                     const EvaluateOptions &options);
 

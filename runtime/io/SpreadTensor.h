@@ -1,6 +1,7 @@
 // A tensor that the ranks of a world hold in parts.
 #pragma once
 #include "runtime/io/Box.h"
+#include "runtime/plan/LoadedPlan.h"
 #include "runtime/session.h"
 #include <optional>
 
@@ -34,12 +35,17 @@ inline SpreadTensor wholeTensor(const TensorView &view) {
       {view.name, view.type, view.shape}, {Box::whole(view.shape)}, 0, view};
 }
 
-inline std::vector<SpreadTensor>
-wholeTensors(const std::vector<TensorView> &views) {
-  std::vector<SpreadTensor> list;
-  for (const TensorView &view : views)
-    list.push_back(wholeTensor(view));
-  return list;
-}
+/// What a rank holds of a variable in a call of that shape; nothing where
+/// another stage of the pipeline holds it.
+std::optional<Box> boxOf(const plan::LoadedPlan &plan,
+                         const plan::Variable &variable, int rank,
+                         CallShape shape);
+
+/// A variable of a function. Throws Error when it has no such input or output.
+SpreadTensor spreadVariable(Session &session, size_t function,
+                            std::string_view name, CallShape shape = {});
+
+/// All parameters, or first or second moments, of the plan.
+std::vector<SpreadTensor> spreadVariables(Session &session, plan::Role role);
 
 } // namespace megalodon

@@ -138,7 +138,8 @@ void readVariables(const plan::LoadedPlan &plan,
 }
 
 void readWeights(Session &session, const SafetensorsFile &file) {
-  readVariables(session.plan(), wholeTensors(session.parameters()), file);
+  readVariables(session.plan(), spreadVariables(session, plan::Role::Parameter),
+                file);
 }
 
 } // namespace megalodon

@@ -257,15 +257,15 @@ std::string megalodon::findWeights(const std::string &path) {
                   " or a checkpoint in this folder, got neither"));
 }
 
-void megalodon::loadWeights(const std::string &path, Session &session,
-                            World &world) {
+void megalodon::loadWeights(const std::string &path, Session &session) {
   std::string file = findWeights(path);
   std::string folder = fs::path(file).parent_path().string();
   const std::string name = fs::path(file).filename().string();
   if ((name == kModelFile || name == indexOfSet(kModelFile)) &&
       fs::exists(fs::path(folder) / kRecordFile))
     return loadSet(folder, readRecord(folder), kModelFile, session.plan(),
-                   wholeTensors(session.parameters()), world);
-  together(world, {"reading weights", -1},
+                   spreadVariables(session, plan::Role::Parameter),
+                   session.world());
+  together(session.world(), {"reading weights", -1},
            [&] { readWeights(session, SafetensorsFile(file)); });
 }

@@ -77,7 +77,7 @@ std::string findWeights(const std::string &path);
 
 /// Fills all parameters from what `path` means. Throws Error naming file and
 /// tensor. Called by all ranks.
-void loadWeights(const std::string &path, Session &session, World &world);
+void loadWeights(const std::string &path, Session &session);
 
 /// Fills parameters, moments and state, wherever they were saved. Everything is
 /// verified; an error names file and tensor. Called by all ranks; each reads

@@ -223,16 +223,20 @@ void BatchOrder::read(int64_t call, int32_t *tokens, int32_t *targets) const {
 
 void BatchOrder::read(int64_t call, const Box &box, int32_t *tokens,
                       int32_t *targets) const {
-  std::fill_n(tokens, box.elements(), 0);
-  std::fill_n(targets, box.elements(), kIgnoredTarget);
   const int64_t rows = box.valid({batch, length}, 0),
                 count = box.valid({batch, length}, 1);
+  if (tokens)
+    std::fill_n(tokens, box.elements(), 0);
+  if (targets)
+    std::fill_n(targets, box.elements(), kIgnoredTarget);
   std::vector<int32_t> window(count + 1);
   for (int64_t row = 0; row < rows && count > 0; ++row) {
     corpus.read(begin(call, box.offset[0] + row) + box.offset[1], count + 1,
                 window.data());
-    std::copy_n(window.data(), count, tokens + row * box.extent[1]);
-    std::copy_n(window.data() + 1, count, targets + row * box.extent[1]);
+    if (tokens)
+      std::copy_n(window.data(), count, tokens + row * box.extent[1]);
+    if (targets)
+      std::copy_n(window.data() + 1, count, targets + row * box.extent[1]);
   }
 }
 

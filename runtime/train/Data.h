@@ -89,8 +89,8 @@ public:
   /// ...
   void read(int64_t call, int32_t *tokens, int32_t *targets) const;
 
-  /// The same for a box of [batch, length]. What lies outside is padding: token
-  /// 0 and target kIgnoredTarget.
+  /// The same for a box of [batch, length], leaving out what is null. What lies
+  /// outside is padding: token 0 and target kIgnoredTarget.
   void read(int64_t call, const Box &box, int32_t *tokens,
             int32_t *targets) const;
 

@@ -1,6 +1,7 @@
 #include "runtime/train/Initialize.h"
 #include "runtime/core/Error.h"
 #include "runtime/core/ThreadPool.h"
+#include "runtime/io/SpreadTensor.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/train/Random.h"
 #include "runtime/train/Tensors.h"
@@ -85,18 +86,21 @@ void megalodon::initializeBox(const TensorView &into,
 }
 
 void megalodon::initializeParameters(Session &session, uint64_t seed) {
-  std::vector<TensorView> parameters = session.parameters();
+  const plan::LoadedPlan &plan = session.plan();
   std::vector<plan::Initializer> initializers;
-  for (const plan::Variable &variable : session.plan().variables)
-    if (variable.role == plan::Role::Parameter)
+  for (const plan::Variable &variable : plan.variables)
+    if (variable.role == plan::Role::Parameter) {
+      if (variable.init.kind == InitKind::Untouched)
+        throw Error(str(plan.path, ": parameter '", variable.name,
+                        "': expected an initialiser, got init_mode none: give "
+                        "start weights with --weights"));
       initializers.push_back(variable.init);
-  for (size_t i = 0; i < parameters.size(); ++i)
-    if (initializers[i].kind == InitKind::Untouched)
-      throw Error(str(session.plan().path, ": parameter '", parameters[i].name,
-                      "': expected an initialiser, got init_mode none: give "
-                      "start weights with --weights"));
+    }
   ThreadPool pool(session.threads());
+  const std::vector<SpreadTensor> parameters =
+      spreadVariables(session, plan::Role::Parameter);
   for (size_t i = 0; i < parameters.size(); ++i)
-    initializeBox(parameters[i], parameters[i].shape,
-                  Box::whole(parameters[i].shape), initializers[i], seed, pool);
+    if (const std::optional<Box> &box = parameters[i].box())
+      initializeBox(parameters[i].part, parameters[i].whole.shape, *box,
+                    initializers[i], seed, pool);
 }

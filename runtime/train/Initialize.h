@@ -9,7 +9,7 @@
 namespace megalodon {
 
 /// Depends on the seed, the parameters' names, shapes and initialisers only:
-/// not on their order, nor on the number of threads.
+/// not on their order, nor on the number of threads or the mesh.
 void initializeParameters(Session &session, uint64_t seed);
 
 /// Fills `into`, which is `box` of a parameter of `shape`: each element gets

@@ -10,6 +10,7 @@
 #include "runtime/train/Initialize.h"
 #include "runtime/train/Metrics.h"
 #include "runtime/train/Tensors.h"
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
@@ -114,7 +115,7 @@ private:
 /// writes and speaks for all.
 class Trainer {
 public:
-  Trainer(Session &session, World &world, const TrainOptions &options);
+  Trainer(Session &session, const TrainOptions &options);
   TrainOutcome run();
 
 private:
@@ -123,6 +124,8 @@ private:
   void begin();
   void resumeFrom(const Checkpoint &checkpoint);
   int agreedSignal();
+  void setNumber(const char *name, double value);
+  double number(const char *name);
   void step();
   double compute(int64_t microbatch);
   void validate();
@@ -182,9 +185,10 @@ static double seconds(Clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
-Trainer::Trainer(Session &session, World &world, const TrainOptions &given)
-    : session(session), world(world), first(world.rank() == 0), options(given),
-      plan(session.plan()), function(session.function("train_step")),
+Trainer::Trainer(Session &session, const TrainOptions &given)
+    : session(session), world(session.world()), first(world.rank() == 0),
+      options(given), plan(session.plan()),
+      function(session.function("train_step")),
       batch(plan.functions[function].batch),
       length(plan.functions[function].length), split(splitOf(options)),
       corpus(split.training, options.dataType, usableIds(plan)),
@@ -196,9 +200,10 @@ Trainer::Trainer(Session &session, World &world, const TrainOptions &given)
   if (!split.validation.empty())
     heldOut.emplace(split.validation, options.dataType, usableIds(plan));
   if (options.order == Order::Stream)
-    for (const TensorView &tensor : session.inputs(function))
-      if (tensor.name.compare(0, 6, "state.") == 0)
-        state.push_back(wholeTensor(tensor));
+    for (uint32_t index : plan.functions[function].inputs)
+      if (plan.variables[index].role == plan::Role::State)
+        state.push_back(
+            spreadVariable(session, function, plan.variables[index].name));
 }
 
 void Trainer::verifyOptions() const {
@@ -241,6 +246,7 @@ json Trainer::record() const {
           {"next_call", current * options.accumulate},
           {"model", {{"config", plan.config}, {"precision", plan.precision}}},
           {"plan", plan.digest},
+          {"mesh", plan::meshText(plan.mesh)},
           {"schedule",
            {{"kind", kinds[static_cast<int>(schedule.kind)]},
             {"lr", schedule.peak},
@@ -255,6 +261,7 @@ json Trainer::record() const {
 /// been given different plans, options or data.
 void Trainer::verifySameEverywhere() {
   json own = record();
+  own.erase("mesh"); // the session compared it
   own["steps"] = options.steps;
   own["resume"] = options.resume;
   own["save_every"] = options.saveEvery;
@@ -277,11 +284,32 @@ void Trainer::verifySameEverywhere() {
 }
 
 CheckpointTensors Trainer::tensors() {
-  CheckpointTensors all{wholeTensors(session.parameters()),
-                        wholeTensors(session.firstMoments()), state};
-  for (SpreadTensor &moment : wholeTensors(session.secondMoments()))
+  CheckpointTensors all{spreadVariables(session, plan::Role::Parameter),
+                        spreadVariables(session, plan::Role::FirstMoment),
+                        state};
+  for (SpreadTensor &moment :
+       spreadVariables(session, plan::Role::SecondMoment))
     all.optimizer.push_back(std::move(moment));
   return all;
+}
+
+/// Sets an input where this rank holds it.
+void Trainer::setNumber(const char *name, double value) {
+  if (spreadVariable(session, function, name).box())
+    storeNumber(session.variable(function, name), 0, value);
+}
+
+/// An output, which only one stage of a pipeline may have.
+double Trainer::number(const char *name) {
+  const SpreadTensor tensor = spreadVariable(session, function, name);
+  double value = tensor.box() ? loadNumber(tensor.part, 0) : 0;
+  auto holder = std::find_if(tensor.boxes.begin(), tensor.boxes.end(),
+                             [](auto &box) { return box.has_value(); });
+  if (std::count(tensor.boxes.begin(), tensor.boxes.end(), std::nullopt))
+    world.all()
+        .broadcast(&value, sizeof(value), int(holder - tensor.boxes.begin()))
+        ->wait(context("sharing a number of the step"), world.timeout);
+  return value;
 }
 
 void Trainer::resumeFrom(const Checkpoint &checkpoint) {
@@ -308,6 +336,15 @@ void Trainer::resumeFrom(const Checkpoint &checkpoint) {
           "as it would have without the change\n",
           file.c_str(), field, found(field).dump().c_str(),
           wanted.at(field).dump().c_str());
+  // Checkpoints of one rank did not say so once.
+  const std::string alone = plan::meshText({}),
+                    mesh = record.value("mesh", alone);
+  if (first && mesh != wanted.at("mesh"))
+    std::fprintf(stderr,
+                 "note: %s: mesh: was %s, is now %s: the run continues with "
+                 "the same data, equal up to rounding\n",
+                 file.c_str(), mesh.c_str(),
+                 wanted.at("mesh").get<std::string>().c_str());
   loadCheckpoint(checkpoint.folder, record, plan, tensors(), world);
   current = saved = checkpoint.step;
   if (first)
@@ -341,7 +378,7 @@ void Trainer::begin() {
     if (options.weights.empty())
       initializeParameters(session, options.seed);
     else
-      loadWeights(options.weights, session, world);
+      loadWeights(options.weights, session);
     for (const auto &moments :
          {session.firstMoments(), session.secondMoments()})
       for (const TensorView &tensor : moments)
@@ -394,14 +431,20 @@ void Trainer::stopAtNonFinite(const char *what, double value) {
 
 double Trainer::compute(int64_t microbatch) {
   int64_t call = current * options.accumulate + microbatch;
-  auto ids = [&](const char *name) {
-    return reinterpret_cast<int32_t *>(session.variable(function, name).data);
+  const SpreadTensor tokens = spreadVariable(session, function, "tokens"),
+                     targets = spreadVariable(session, function, "targets");
+  auto ids = [](const SpreadTensor &tensor) {
+    return tensor.box() ? reinterpret_cast<int32_t *>(tensor.part.data)
+                        : nullptr;
   };
-  order.read(call, ids("tokens"), ids("targets"));
+  if (const std::optional<Box> &box =
+          tokens.box() ? tokens.box() : targets.box())
+    order.read(call, *box, ids(tokens), ids(targets));
   if (order.startsFresh(call))
     session.resetState(function);
-  session.run(function, {}, Half::Compute, microbatch > 0);
-  double loss = loadNumber(session.variable(function, "loss"), 0);
+  session.run(function, {}, Half::Compute, microbatch > 0,
+              microbatch + 1 == options.accumulate);
+  double loss = number("loss");
   if (!std::isfinite(loss))
     stopAtNonFinite("loss", loss);
   return loss;
@@ -409,18 +452,16 @@ double Trainer::compute(int64_t microbatch) {
 
 void Trainer::step() {
   Clock::time_point start = Clock::now();
-  storeNumber(session.variable(function, "step"), 0,
-              static_cast<double>(current + 1));
-  storeNumber(session.variable(function, "lr"), 0,
-              options.schedule.rate(current));
+  session.setStep(current + 1);
+  setNumber("step", static_cast<double>(current + 1));
+  setNumber("lr", options.schedule.rate(current));
   if (options.accumulate > 1)
-    storeNumber(session.variable(function, "loss_scale"), 0,
-                1.0 / static_cast<double>(options.accumulate));
+    setNumber("loss_scale", 1.0 / static_cast<double>(options.accumulate));
   double loss = 0;
   for (int64_t i = 0; i < options.accumulate; ++i)
     loss += compute(i) / static_cast<double>(options.accumulate);
   session.run(function, {}, Half::Update);
-  double gradientNorm = loadNumber(session.variable(function, "grad_norm"), 0);
+  double gradientNorm = number("grad_norm");
   if (!std::isfinite(gradientNorm))
     stopAtNonFinite("gradient norm", gradientNorm);
   double took = seconds(Clock::now() - start);
@@ -437,7 +478,7 @@ void Trainer::report(double loss, double gradientNorm, double took) {
   double flops = plan.functions[function].modelFlops *
                  static_cast<double>(options.accumulate);
   double rate = options.schedule.rate(current - 1),
-         share = flops / took / options.peakFlops;
+         share = flops / took / (options.peakFlops * world.size());
   int64_t resident = residentBytes();
   metrics->add({{"step", current},
                 {"loss", loss},
@@ -467,7 +508,7 @@ void Trainer::report(double loss, double gradientNorm, double took) {
 void Trainer::validate() {
   EvaluateOptions evaluation;
   evaluation.maxTokens = options.evalTokens;
-  Evaluation result = evaluate(session, world, *heldOut, evaluation);
+  Evaluation result = evaluate(session, *heldOut, evaluation);
   if (!first)
     return;
   metrics->add({{"step", current},
@@ -558,12 +599,6 @@ TrainOutcome Trainer::run() {
   return TrainOutcome::Interrupted;
 }
 
-TrainOutcome megalodon::train(Session &session, World &world,
-                              const TrainOptions &options) {
-  return Trainer(session, world, options).run();
-}
-
 TrainOutcome megalodon::train(Session &session, const TrainOptions &options) {
-  const std::unique_ptr<World> world = singleWorld();
-  return train(session, *world, options);
+  return Trainer(session, options).run();
 }

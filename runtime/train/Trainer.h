@@ -1,7 +1,6 @@
 // The training loop: data, gradient accumulation, the update, metrics,
 // checkpoints, and stopping at the right moment.
 #pragma once
-#include "runtime/parallel/Communicator.h"
 #include "runtime/session.h"
 #include "runtime/train/Data.h"
 #include "runtime/train/Schedule.h"
@@ -38,11 +37,8 @@ enum class TrainOutcome { Finished, Interrupted };
 
 /// Trains until step options.steps, or until SIGTERM or SIGINT, after which it
 /// saves and returns. Whatever it says goes to stderr. Throws Error; then the
-/// checkpoints are as they were. Called by all ranks with the same options; a
-/// save on a signal needs all of them within kStopGrace.
-TrainOutcome train(Session &session, World &world, const TrainOptions &options);
-
-/// The same on one rank.
+/// checkpoints are as they were. Called by all ranks of the session with the
+/// same options; a save on a signal needs all of them within kStopGrace.
 TrainOutcome train(Session &session, const TrainOptions &options);
 
 } // namespace megalodon

@@ -21,7 +21,6 @@ namespace {
 struct CheckpointTest : testing::Test {
   std::string out = temporaryFolder("run");
   Session session = toySession();
-  std::unique_ptr<World> world = singleWorld();
   std::vector<TensorView> state;
 
   void SetUp() override {
@@ -35,21 +34,24 @@ struct CheckpointTest : testing::Test {
       storeNumber(moment, 3, 0.125);
   }
   CheckpointTensors tensors(Session &of) {
-    std::vector<TensorView> moments = of.firstMoments();
-    for (const TensorView &second : of.secondMoments())
-      moments.push_back(second);
-    std::vector<TensorView> views;
+    CheckpointTensors all{spreadVariables(of, plan::Role::Parameter),
+                          spreadVariables(of, plan::Role::FirstMoment),
+                          {}};
+    for (const SpreadTensor &second :
+         spreadVariables(of, plan::Role::SecondMoment))
+      all.optimizer.push_back(second);
     for (const TensorView &tensor : state)
-      views.push_back(of.variable(of.function("train_step"), tensor.name));
-    return {wholeTensors(of.parameters()), wholeTensors(moments),
-            wholeTensors(views)};
+      all.state.push_back(
+          spreadVariable(of, of.function("train_step"), tensor.name));
+    return all;
   }
   Checkpoint save(int64_t step) {
-    return saveCheckpoint(out, step, tensors(session), *world, {{"seed", 7}});
+    return saveCheckpoint(out, step, tensors(session), session.world(),
+                          {{"seed", 7}});
   }
   void load(const std::string &folder, Session &into) {
     loadCheckpoint(folder, readRecord(folder), into.plan(), tensors(into),
-                   *world);
+                   into.world());
   }
 };
 
@@ -143,18 +145,18 @@ TEST_F(CheckpointTest, RefusesWeightsThatAreNotFinite) {
   EXPECT_TRUE(fs::is_empty(out));
   std::string path = out + "/weights.safetensors";
   writeSafetensors(path, session.parameters());
-  EXPECT_ERROR(loadWeights(path, session, *world),
+  EXPECT_ERROR(loadWeights(path, session),
                path + ": tensor 'table': value at [1, 1] is not finite");
 }
 
 TEST_F(CheckpointTest, ADamagedModelIsNotUsedForGeneration) {
   std::string folder = save(1).folder, model = folder + "/model.safetensors";
-  loadWeights(out, session, *world);
+  loadWeights(out, session);
   damage(model, readText(model).size() - 1);
-  EXPECT_ERROR(loadWeights(out, session, *world), model + ": sha256: expected");
-  EXPECT_ERROR(loadWeights(out + "/none", session, *world),
+  EXPECT_ERROR(loadWeights(out, session), model + ": sha256: expected");
+  EXPECT_ERROR(loadWeights(out + "/none", session),
                "none: no such file or folder");
-  EXPECT_ERROR(loadWeights(temporaryFolder("empty"), session, *world),
+  EXPECT_ERROR(loadWeights(temporaryFolder("empty"), session),
                "expected model.safetensors or a checkpoint in this folder");
 }
 

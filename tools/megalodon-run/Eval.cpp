@@ -125,7 +125,7 @@ static void run(Arguments &arguments) {
     trigram = trainTrigram(arguments);
     arguments.options.trigram = &*trigram;
   }
-  loadWeights(arguments.weights, session, *singleWorld());
+  loadWeights(arguments.weights, session);
   std::optional<AtomicFile> losses;
   if (!arguments.losses.empty()) {
     losses.emplace(arguments.losses);

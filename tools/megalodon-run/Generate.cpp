@@ -59,7 +59,7 @@ static void run(const Arguments &arguments) {
   Session session(plan, arguments.session);
   session.function("generate"); // say so before reading the weights
   std::vector<int32_t> prompt = promptOf(arguments, *plan);
-  loadWeights(arguments.weights, session, *singleWorld());
+  loadWeights(arguments.weights, session);
 
   bool asText = !arguments.printTokens && plan->vocabSize == 256 &&
                 plan->outputSize <= 256;
