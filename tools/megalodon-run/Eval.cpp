@@ -6,6 +6,7 @@
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/train/Checkpoint.h"
 #include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/Ranks.h"
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
@@ -22,6 +23,7 @@ struct Arguments {
   bool asJson = false;
   EvaluateOptions options;
   SessionOptions session;
+  RankOptions ranks;
 };
 } // namespace
 
@@ -109,10 +111,35 @@ static void print(const json &out) {
       number("last_resident_bytes") / 0x1p20);
 }
 
+/// Every rank scores its part; rank 0 writes and prints.
+static void runRank(const Arguments &arguments,
+                    std::shared_ptr<const plan::LoadedPlan> plan,
+                    const Corpus &corpus, World &world) {
+  Session session(plan, arguments.session, world);
+  session.function("score"); // say so before reading the weights
+  loadWeights(arguments.weights, session);
+  EvaluateOptions options = arguments.options;
+  std::optional<AtomicFile> losses;
+  if (world.rank() == 0 && !arguments.losses.empty()) {
+    losses.emplace(arguments.losses);
+    options.sink = [&](const double *values, int64_t count) {
+      losses->write(values, count * sizeof(double));
+    };
+  }
+  Evaluation result = evaluate(session, corpus, options);
+  if (world.rank() != 0)
+    return;
+  if (losses)
+    losses->commit();
+  json out = report(result, corpus.isBytes(), options.trigram != nullptr);
+  if (arguments.asJson)
+    std::puts(out.dump(2).c_str());
+  else
+    print(out);
+}
+
 static void run(Arguments &arguments) {
   auto plan = plan::LoadedPlan::open(arguments.plan);
-  Session session(plan, arguments.session);
-  session.function("score"); // say so before reading the weights
   if (arguments.options.maxTokens < 0)
     throw Error(str("--max-tokens: expected at least 0, got ",
                     arguments.options.maxTokens));
@@ -125,22 +152,8 @@ static void run(Arguments &arguments) {
     trigram = trainTrigram(arguments);
     arguments.options.trigram = &*trigram;
   }
-  loadWeights(arguments.weights, session);
-  std::optional<AtomicFile> losses;
-  if (!arguments.losses.empty()) {
-    losses.emplace(arguments.losses);
-    arguments.options.sink = [&](const double *values, int64_t count) {
-      losses->write(values, count * sizeof(double));
-    };
-  }
-  Evaluation result = evaluate(session, corpus, arguments.options);
-  if (losses)
-    losses->commit();
-  json out = report(result, corpus.isBytes(), trigram.has_value());
-  if (arguments.asJson)
-    std::puts(out.dump(2).c_str());
-  else
-    print(out);
+  onRanks(arguments.ranks, arguments.session,
+          [&](World &world) { runRank(arguments, plan, corpus, world); });
 }
 
 void megalodon::addEval(CLI::App &app) {
@@ -188,5 +201,6 @@ void megalodon::addEval(CLI::App &app) {
       ->add_option("--threads", arguments->session.threads,
                    "worker threads; 0: one a processor")
       ->capture_default_str();
+  addRankOptions(*command, arguments->ranks);
   command->callback([arguments] { run(*arguments); });
 }

@@ -2,6 +2,7 @@
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/train/Trainer.h"
 #include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/Ranks.h"
 #include <CLI/CLI.hpp>
 
 using namespace megalodon;
@@ -12,6 +13,7 @@ struct Arguments {
   int64_t warmup = -1;
   TrainOptions options;
   SessionOptions session;
+  RankOptions ranks;
 };
 } // namespace
 
@@ -110,6 +112,7 @@ void megalodon::addTrain(CLI::App &app) {
   command->add_option("--peak-flops", options.peakFlops,
                       "floating-point operations a second the share of peak "
                       "refers to; 0: measure");
+  addRankOptions(*command, arguments->ranks);
   command->callback([arguments] {
     TrainOptions &options = arguments->options;
     options.dataType = parseTokenType(arguments->dataType);
@@ -120,8 +123,10 @@ void megalodon::addTrain(CLI::App &app) {
     options.schedule.warmup = arguments->warmup >= 0
                                   ? arguments->warmup
                                   : std::min<int64_t>(2000, total / 10);
-    Session session(plan::LoadedPlan::open(arguments->plan),
-                    arguments->session);
-    train(session, options);
+    auto plan = plan::LoadedPlan::open(arguments->plan);
+    onRanks(arguments->ranks, arguments->session, [&](World &world) {
+      Session session(plan, arguments->session, world);
+      train(session, options);
+    });
   });
 }
