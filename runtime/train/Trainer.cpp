@@ -328,18 +328,21 @@ void Trainer::resumeFrom(const Checkpoint &checkpoint) {
     if (found(field) != wanted.at(field))
       throw Error(str(file, ": ", field, ": expected ", wanted.at(field).dump(),
                       " as this command says, got ", found(field).dump()));
+  // Checkpoints of one rank did not say so once.
+  const std::string alone = plan::meshText({}),
+                    mesh = record.value("mesh", alone);
+  // A plan for another mesh is another plan; that is said below.
+  const bool sameMesh = mesh == wanted.at("mesh");
   for (const char *field : {"plan", "schedule"})
-    if (first && found(field) != wanted.at(field))
+    if (first && found(field) != wanted.at(field) &&
+        (sameMesh || std::string_view(field) != "plan"))
       std::fprintf(
           stderr,
           "note: %s: %s: was %s, is now %s: the run continues, but not "
           "as it would have without the change\n",
           file.c_str(), field, found(field).dump().c_str(),
           wanted.at(field).dump().c_str());
-  // Checkpoints of one rank did not say so once.
-  const std::string alone = plan::meshText({}),
-                    mesh = record.value("mesh", alone);
-  if (first && mesh != wanted.at("mesh"))
+  if (first && !sameMesh)
     std::fprintf(stderr,
                  "note: %s: mesh: was %s, is now %s: the run continues with "
                  "the same data, equal up to rounding\n",

@@ -10,7 +10,8 @@ namespace megalodon::test {
 using namespace plan::fb;
 using plan::fb::ElementType;
 
-static std::vector<uint8_t> buildToyPlan(bool untouched) {
+/// With several ranks each of them holds and computes everything.
+static std::vector<uint8_t> buildToyPlan(bool untouched, int ranks = 1) {
   flatbuffers::FlatBufferBuilder builder;
   std::vector<flatbuffers::Offset<Variable>> variables;
   std::vector<std::pair<std::string, uint64_t>> names; // and bytes
@@ -150,11 +151,19 @@ static std::vector<uint8_t> buildToyPlan(bool untouched) {
   const std::string code = readText(TOY_KERNELS);
   const std::vector<uint8_t> object(code.begin(), code.end());
   const std::vector<flatbuffers::Offset<flatbuffers::String>> features;
+  const plan::fb::Mesh mesh(1, 1, 1, uint32_t(ranks));
   FinishPlanBuffer(builder,
                    CreatePlanDirect(builder, "test", "{}", "toy", "f32", "cpu",
                                     "native", &features, V, V, 4, 1, &variables,
-                                    &kernels, &functions, &object));
+                                    &kernels, &functions, &object, &mesh));
   return plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(), 0);
+}
+
+Session toySession(World &world) {
+  const std::vector<uint8_t> bytes = buildToyPlan(false, world.size());
+  return Session(
+      plan::LoadedPlan::parse("toy.plan", bytes.data(), bytes.size()), {1},
+      world);
 }
 
 Session toySession(int threads, bool untouched) {

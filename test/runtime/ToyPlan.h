@@ -3,12 +3,17 @@
 // with a carried moving average. Batch 2, length 8, chunks of 4, vocabulary
 // 256.
 #pragma once
+#include "runtime/parallel/Communicator.h"
 #include "test/runtime/TestPlan.h"
 
 namespace megalodon::test {
 
 /// Session on the toy plan. `untouched`: a parameter has no initialiser.
 Session toySession(int threads = 1, bool untouched = false);
+
+/// Session of one rank of a world on a toy plan for all its ranks, each of
+/// which holds and computes everything.
+Session toySession(World &world);
 
 /// The toy plan as a file in the test's temporary folder.
 std::string toyPlanFile();

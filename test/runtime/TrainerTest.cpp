@@ -229,6 +229,106 @@ TEST_F(TrainerTest, AFullDiskStopsItWithTheOldCheckpointsIntact) {
   EXPECT_EQ(resumed, run(temporaryFolder("whole")));
 }
 
+TEST_F(TrainerTest, RanksTrainAlikeAndContinueOnOtherMeshes) {
+  const std::string whole = temporaryFolder("whole"),
+                    parts = temporaryFolder("parts");
+  const std::string wanted = run(whole);
+  auto runOn = [&](int ranks) {
+    std::vector<std::string> digests(static_cast<size_t>(ranks));
+    runVirtualRanks(ranks, [&](World &world) {
+      Session session = toySession(world);
+      train(session, options);
+      digests[size_t(world.rank())] = parameterDigest(session);
+    });
+    return digests;
+  };
+  options.out = parts;
+  options.resume = true;
+  options.schedule.total = 60;
+  int step = 0;
+  std::vector<std::string> digests;
+  for (int ranks : {3, 1, 2}) {
+    options.steps = step += 20;
+    options.evalEvery = 25;
+    digests = runOn(ranks);
+    const std::string folder = str(parts, "/checkpoint-", step);
+    EXPECT_EQ(fs::exists(folder + "/model.safetensors"), ranks == 1);
+    EXPECT_EQ(fs::exists(folder + "/model.safetensors.index.json"), ranks > 1);
+    EXPECT_EQ(readRecord(folder)["mesh"], str("dp=1,pp=1,cp=1,tp=", ranks));
+  }
+  EXPECT_EQ(digests, std::vector<std::string>(2, wanted));
+  std::vector<json> got = metricsOf(parts), expected = metricsOf(whole);
+  // Each of the three runs also validates at its end.
+  auto onlySteps = [](std::vector<json> &lines) {
+    lines.erase(std::remove_if(lines.begin(), lines.end(),
+                               [](const json &line) {
+                                 return line.contains("validation_loss") &&
+                                        line["step"] != 60;
+                               }),
+                lines.end());
+  };
+  onlySteps(got);
+  onlySteps(expected);
+  EXPECT_EQ(got, expected);
+}
+
+TEST_F(TrainerTest, RanksFailTogether) {
+  const std::string folder = temporaryFolder("run");
+  auto messagesOf = [&](auto change) {
+    std::vector<std::string> messages(2);
+    runVirtualRanks(2, [&](World &world) {
+      TrainOptions own = options;
+      own.out = folder;
+      change(own, world.rank());
+      Session session = toySession(world);
+      messages[size_t(world.rank())] = messageOf([&] { train(session, own); });
+    });
+    return messages;
+  };
+  // Told different things: refused before anything is written.
+  for (const std::string &message :
+       messagesOf([](TrainOptions &o, int rank) { o.seed += rank; }))
+    EXPECT_EQ(message, "rank 1: seed: expected 1 as on rank 0, got 2");
+  EXPECT_TRUE(fs::is_empty(folder));
+  for (const std::string &message : messagesOf([](TrainOptions &o, int) {
+         o.schedule = {ScheduleKind::Constant, 1e39, 0, 0, 1, 1, 1};
+       }))
+    EXPECT_EQ(message,
+              "step 2: loss: expected a finite number, got nan: tensor 'table' "
+              "is nan at element 0 of rank 0; nothing was saved");
+  // Rank 0 alone looks after the folder.
+  options.steps = 2;
+  run(folder);
+  const std::string why =
+      folder + "/checkpoint-2 exists: continue it with --resume";
+  for (const std::string &message : messagesOf([](TrainOptions &, int) {}))
+    EXPECT_EQ(message.rfind(why, 0), 0u) << message;
+}
+
+TEST_F(TrainerTest, AllRanksSaveOnSigterm) {
+  options.steps = 1'000'000;
+  options.saveEvery = 0;
+  options.evalEvery = 0;
+  options.out = temporaryFolder("run");
+  pid_t parent = getpid(), child = fork();
+  if (child == 0) {
+    usleep(400'000);
+    kill(parent, SIGTERM);
+    _exit(0);
+  }
+  TrainOutcome outcomes[2] = {TrainOutcome::Finished, TrainOutcome::Finished};
+  runVirtualRanks(2, [&](World &world) {
+    Session session = toySession(world);
+    outcomes[world.rank()] = train(session, options);
+  });
+  waitpid(child, nullptr, 0);
+  for (TrainOutcome outcome : outcomes)
+    EXPECT_EQ(outcome, TrainOutcome::Interrupted);
+  ASSERT_TRUE(newestCheckpoint(options.out));
+  EXPECT_EQ(newestCheckpoint(options.out)->step,
+            metricsOf(options.out).back()["step"]);
+}
+
 TEST_F(TrainerTest, RefusesOptionsThatMakeNoSense) {
   auto refused = [&](auto change) {
     TrainOptions old = options;
