@@ -6,6 +6,11 @@
 using namespace mlir;
 using namespace mlir::megalodon;
 
+Complex mlir::megalodon::multiply(KernelBuilder &k, Complex a, Complex b) {
+  return {k.sub(k.mul(a.re, b.re), k.mul(a.im, b.im)),
+          k.add(k.mul(a.re, b.im), k.mul(a.im, b.re))};
+}
+
 CemaTile::CemaTile(const LoweringOptions &options, Type element,
                    int64_t channels, int64_t states)
     : channels(channels), states(states),
@@ -81,19 +86,28 @@ void CemaTile::forCoefficients(
   Value zero = k.index(0), one = k.index(1);
   forLanes(channel, /*repeat=*/true, [&](Value lane, Value from) {
     k.loop(zero, k.index(states), 1, [&](Value state) {
-      Value values[] = {k.loadScalar(p, {from, state}),
-                        k.loadScalar(q, {from, state, zero}),
-                        k.loadScalar(q, {from, state, one}),
-                        k.loadScalar(g, {from, state, zero}),
-                        k.loadScalar(g, {from, state, one})};
+      Value values[5];
+      if (p)
+        values[0] = k.loadScalar(p, {from, state});
+      for (int64_t part : {0, 1}) {
+        Value at = part ? one : zero;
+        if (q)
+          values[1 + part] = k.loadScalar(q, {from, state, at});
+        if (g)
+          values[3 + part] = k.loadScalar(g, {from, state, at});
+      }
       for (auto [part, value] : llvm::enumerate(values))
-        k.storeScalar(value, coefficientScratch, {state, k.index(part), lane});
+        if (value)
+          k.storeScalar(value, coefficientScratch,
+                        {state, k.index(part), lane});
     });
   });
+  const bool given[] = {bool(p), bool(q), bool(q), bool(g), bool(g)};
   k.loop(zero, k.index(states), 1, [&](Value state) {
     Value parts[5];
     for (auto [part, value] : llvm::enumerate(parts))
-      value = load(coefficientScratch, {state, k.index(part), zero});
+      if (given[part])
+        value = load(coefficientScratch, {state, k.index(part), zero});
     body(state, {parts[0], parts[1], parts[2], parts[3], parts[4]});
   });
 }
@@ -186,4 +200,5 @@ void mlir::megalodon::populateCemaLowering(RewritePatternSet &patterns,
   populateCemaCoefficientLowering(patterns, options);
   populateCemaForwardLowering(patterns, options);
   populateCemaGradLowering(patterns, options);
+  populateCemaSummaryLowering(patterns, options);
 }

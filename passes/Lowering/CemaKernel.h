@@ -8,6 +8,12 @@
 
 namespace mlir::megalodon {
 
+/// A complex number: scalars or vectors.
+struct Complex {
+  Value re, im;
+};
+Complex multiply(KernelBuilder &k, Complex a, Complex b);
+
 /// The channels of one workgroup: up to `groupsPerWorkgroup` lane groups of
 /// `width` channels. Lanes past the last channel repeat it when they are read
 /// and are masked when they are written.
@@ -47,7 +53,8 @@ public:
   /// for the hardware to foresee.
   void prefetch(Value activation, Value token, Value channel);
 
-  /// p, q, g of one lane group as wide vectors, state by state.
+  /// p, q, g of one lane group as wide vectors, state by state. Those that are
+  /// null stay null.
   struct Coefficients {
     Value p, qr, qi, gr, gi;
   };
@@ -85,6 +92,31 @@ private:
   Value firstGroup, groupCount, coefficientScratch;
 };
 
+/// Carries a workgroup's states through tokens and gives nothing out, four
+/// tokens an iteration: h = q h + c u_t. In `reverse`, which is the gradient's
+/// direction, h = conj(q) (h + conj(g) u_t) from the last token to the first.
+class CemaStateScan {
+public:
+  CemaStateScan(KernelBuilder &k, CemaTile &tile, Value activation,
+                bool reverse);
+
+  /// Prepares for p (or in reverse g) and q, and sets the states to 0.
+  void begin(Value q, Value pOrG);
+  /// Tokens [first, end) of a row.
+  void run(Value row, Value first, Value end);
+  /// [groups, N, 2, width].
+  Value states() const { return h; }
+
+private:
+  void scanStates(Value group, Value firstState, int64_t size, Value whole,
+                  Value count);
+
+  KernelBuilder &k;
+  CemaTile &tile;
+  bool reverse;
+  Value u, table, h, us, zero, one;
+};
+
 /// The two-level form's first half: scans every segment of `segment` tokens
 /// from a zero state, then carries the states from segment to segment. Returns
 /// the segments' first states.
@@ -99,6 +131,8 @@ void populateCemaGradLowering(RewritePatternSet &patterns,
                               const LoweringOptions &options);
 void populateCemaCoefficientLowering(RewritePatternSet &patterns,
                                      const LoweringOptions &options);
+void populateCemaSummaryLowering(RewritePatternSet &patterns,
+                                 const LoweringOptions &options);
 
 /// Replaces the uses of every result by the value of the same place (null: the
 /// result has no use) and erases `op`.

@@ -6,10 +6,27 @@
 namespace mlir::megalodon {
 namespace {
 
-Value tokenAt(KernelBuilder &k, Value tokens, Value t) {
-  return arith::IndexCastOp::create(k.b, k.b.getIndexType(),
-                                    k.loadScalar(tokens, {t}));
-}
+/// The row of a table that holds a token. Of a table of `rows` rows that is one
+/// rank's part of the vocabulary, the token may be another rank's.
+struct TableRows {
+  TableRows(KernelBuilder &k, Value rank, int64_t rows)
+      : k(k), rows(k.index(rows)),
+        first(rank ? k.mul(k.tensorRank(rank), this->rows) : Value()) {}
+
+  /// Runs `here` with the row, or `elsewhere` if another rank has it.
+  void visit(Value tokens, Value t, function_ref<void(Value row)> here,
+             function_ref<void()> elsewhere = nullptr) {
+    Value row = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
+                                           k.loadScalar(tokens, {t}));
+    if (!first)
+      return here(row);
+    row = k.sub(row, first); // wraps around if the token comes before
+    k.when(k.less(row, rows), [&] { here(row); }, elsewhere);
+  }
+
+  KernelBuilder &k;
+  Value rows, first;
+};
 
 struct EmbeddingLowering : LoweringPattern<EmbeddingOp> {
   using LoweringPattern::LoweringPattern;
@@ -22,14 +39,24 @@ struct EmbeddingLowering : LoweringPattern<EmbeddingOp> {
     Value tokens = k.read(op.getTokens(), View::Rows),
           weight = k.read(op.getWeight()),
           y = k.write(op.getType(), View::Rows);
+    TableRows table(k, op.getRank(), tensorOf(op.getWeight()).getDimSize(0));
     forTokens(k, rows, [&](Value t) {
-      Value token = tokenAt(k, tokens, t);
-      k.forLanes(width, element, [&](Value i, Value mask) {
-        Value vector = k.load(weight, {token, i}, mask);
-        k.store(scale == 1 ? vector
-                           : k.mul(vector, k.constant(scale, vector.getType())),
-                y, {t, i}, mask);
-      });
+      table.visit(
+          tokens, t,
+          [&](Value row) {
+            k.forLanes(width, element, [&](Value i, Value mask) {
+              Value vector = k.load(weight, {row, i}, mask);
+              k.store(scale == 1
+                          ? vector
+                          : k.mul(vector, k.constant(scale, vector.getType())),
+                      y, {t, i}, mask);
+            });
+          },
+          [&] {
+            k.forLanes(width, element, [&](Value i, Value mask) {
+              k.store(k.constant(0, k.vectorType(element)), y, {t, i}, mask);
+            });
+          });
     });
     double elements = op.getType().getNumElements();
     rewriter.replaceOp(op, k.finish(tokenGrid(rows), scale == 1 ? 0 : elements,
@@ -93,14 +120,16 @@ struct EmbeddingGradLowering : LoweringPattern<EmbeddingGradOp> {
                  column, mask);
       });
     });
+    TableRows table(k, op.getRank(), vocabulary);
     k.loop(k.index(0), k.tokens(), 1, [&](Value t) {
-      Value row = tokenAt(k, tokens, t);
-      forColumns([&](Value column, Value sumColumn, Value mask) {
-        Value term = k.toFloat(k.load(dy, {t, column}, mask), sumElement);
-        if (scale != 1)
-          term = k.mul(term, k.constant(scale, term.getType()));
-        storeSum(k.add(loadSum(row, sumColumn, mask), term), row, sumColumn,
-                 mask);
+      table.visit(tokens, t, [&](Value row) {
+        forColumns([&](Value column, Value sumColumn, Value mask) {
+          Value term = k.toFloat(k.load(dy, {t, column}, mask), sumElement);
+          if (scale != 1)
+            term = k.mul(term, k.constant(scale, term.getType()));
+          storeSum(k.add(loadSum(row, sumColumn, mask), term), row, sumColumn,
+                   mask);
+        });
       });
     });
     if (wide)

@@ -3,6 +3,7 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/OperationSupport.h"
 #include "mlir/IR/SymbolTable.h"
@@ -128,11 +129,16 @@ Value KernelBuilder::length() {
 Value KernelBuilder::tokens() {
   return parameterWord(::megalodon::plan::kTokens);
 }
-Value KernelBuilder::chunkRank() {
-  return parameterWord(::megalodon::plan::kChunkRank);
+Value KernelBuilder::rank(Value operand, int64_t word) {
+  if (std::optional<int64_t> constant = getConstantIntValue(operand))
+    return immediate(*constant);
+  return parameterWord(word);
 }
-Value KernelBuilder::tensorRank() {
-  return parameterWord(::megalodon::plan::kTensorRank);
+Value KernelBuilder::chunkRank(Value operand) {
+  return rank(operand, ::megalodon::plan::kChunkRank);
+}
+Value KernelBuilder::tensorRank(Value operand) {
+  return rank(operand, ::megalodon::plan::kTensorRank);
 }
 Value KernelBuilder::rankAlong(int64_t axis) {
   return parameterWord(::megalodon::plan::kDataRank + axis);

@@ -79,9 +79,11 @@ public:
   Value batch();
   Value length();
   Value tokens();
-  Value chunkRank(); ///< this rank's coordinate along the chunk axis
-  Value tensorRank();
-  Value rankAlong(int64_t axis); ///< the same by the axis's number in the mesh
+  /// An op's `rank` operand: a constant, else this rank's place on the chunk or
+  /// the tensor axis.
+  Value chunkRank(Value operand);
+  Value tensorRank(Value operand);
+  Value rankAlong(int64_t axis); ///< by the axis's number in the mesh
   /// i1: whether the call adds gradients to those of earlier microbatches.
   Value accumulating();
 
@@ -153,6 +155,7 @@ private:
   Value argument(MemRefType type);
   MemRefType viewed(Type tensorType, View view);
   Value parameterWord(int64_t word);
+  Value rank(Value operand, int64_t word);
 
   PatternRewriter &rewriter;
   const LoweringOptions &options;

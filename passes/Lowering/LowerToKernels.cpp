@@ -34,6 +34,7 @@ struct LowerToKernels
     RewritePatternSet patterns(&getContext());
     populateCemaLowering(patterns, options);
     populateTimestepNormLowering(patterns, options);
+    populateTimestepSummaryLowering(patterns, options);
     populateAttentionLowering(patterns, options);
     populateProductLowering(patterns, options);
     populateRowLowering(patterns, options);

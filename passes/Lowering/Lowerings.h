@@ -10,6 +10,9 @@ void populateCemaLowering(RewritePatternSet &patterns,
 void populateTimestepNormLowering(
     RewritePatternSet &patterns,
     const LoweringOptions &options); // TimestepNorm.cpp
+void populateTimestepSummaryLowering(
+    RewritePatternSet &patterns,
+    const LoweringOptions &options); // TimestepSummaries.cpp
 void populateAttentionLowering(
     RewritePatternSet &patterns,
     const LoweringOptions &options); // Attention*.cpp, cache_append

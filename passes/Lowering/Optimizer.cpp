@@ -4,14 +4,18 @@
 namespace mlir::megalodon {
 namespace {
 
-/// Each workgroup of each gradient leaves its sum of squares in a slot of one
-/// shared buffer; one workgroup then adds the slots in order. The kernels know
-/// a tensor's size, but its place among the slots and their number are
-/// immediates: layers of equal shapes share kernels.
-struct GlobalNormLowering : LoweringPattern<GlobalNormOp> {
-  using LoweringPattern::LoweringPattern;
-  LogicalResult matchAndRewrite(GlobalNormOp op,
+/// What global_norm and sum_of_squares share. Each workgroup of each gradient
+/// leaves its sum of squares in a slot of one shared buffer; one workgroup then
+/// adds the slots in order. The kernels know a tensor's size, but its place
+/// among the slots and their number are immediates: layers of equal shapes
+/// share kernels.
+template <typename OpType> struct SquaresLowering : LoweringPattern<OpType> {
+  using LoweringPattern<OpType>::LoweringPattern;
+  using LoweringPattern<OpType>::options;
+
+  LogicalResult matchAndRewrite(OpType op,
                                 PatternRewriter &rewriter) const override {
+    constexpr bool isNorm = std::is_same_v<OpType, GlobalNormOp>;
     int64_t slots = 0;
     for (Value gradient : op.getGradients())
       slots += flatWorkgroups(tensorOf(gradient).getNumElements());
@@ -28,23 +32,23 @@ struct GlobalNormLowering : LoweringPattern<GlobalNormOp> {
       slot += flatWorkgroups(tensorOf(gradient).getNumElements());
     }
 
-    KernelBuilder k(rewriter, options, op, "norm_of_sums");
+    KernelBuilder k(rewriter, options, op,
+                    isNorm ? "norm_of_sums" : "sum_of_sums");
     Type f64 = k.b.getF64Type();
-    Value sums = k.read(partial), norm = k.write(op.getType());
+    Value sums = k.read(partial), result = k.write(op.getType());
     Value total =
         k.loop(k.index(0), k.immediate(slots), 1, k.constant(0, f64),
                [&](Value i, ValueRange carried) -> SmallVector<Value> {
                  return {k.add(carried[0], k.loadScalar(sums, {i}))};
                })[0];
-    k.storeScalar(
-        k.toFloat(k.sqrt(total),
-                  cast<RankedTensorType>(op.getType()).getElementType()),
-        norm, {});
+    k.storeScalar(k.toFloat(isNorm ? k.sqrt(total) : total,
+                            op.getType().getElementType()),
+                  result, {});
     rewriter.replaceOp(op, k.finish(Grid{}, slots, 8.0 * slots));
     return success();
   }
 
-  Value sumOfSquares(PatternRewriter &rewriter, GlobalNormOp op, Value gradient,
+  Value sumOfSquares(PatternRewriter &rewriter, OpType op, Value gradient,
                      Value partial, int64_t slot) const {
     Type element = elementOf(gradient);
     int64_t elements = tensorOf(gradient).getNumElements();
@@ -63,6 +67,24 @@ struct GlobalNormLowering : LoweringPattern<GlobalNormOp> {
     return k
         .finish(flatGrid(elements), 2.0 * elements, bytesOf(gradient.getType()))
         .front();
+  }
+};
+
+struct NormOfSquaresLowering : LoweringPattern<NormOfSquaresOp> {
+  using LoweringPattern::LoweringPattern;
+  LogicalResult matchAndRewrite(NormOfSquaresOp op,
+                                PatternRewriter &rewriter) const override {
+    KernelBuilder k(rewriter, options, op, "norm_of_squares");
+    Value total;
+    for (Value sum : op.getSums()) {
+      Value term = k.loadScalar(k.read(sum), {});
+      total = total ? k.add(total, term) : term;
+    }
+    Value norm = k.write(op.getType());
+    k.storeScalar(k.toFloat(k.sqrt(total), op.getType().getElementType()), norm,
+                  {});
+    rewriter.replaceOp(op, k.finish(Grid{}, op.getSums().size(), bytesOf(op)));
+    return success();
   }
 };
 
@@ -157,7 +179,8 @@ struct AdamWLowering : LoweringPattern<AdamWOp> {
 
 void populateOptimizerLowering(RewritePatternSet &patterns,
                                const LoweringOptions &options) {
-  patterns.add<GlobalNormLowering, ClipLowering, AdamWLowering>(
+  patterns.add<SquaresLowering<GlobalNormOp>, SquaresLowering<SumOfSquaresOp>,
+               NormOfSquaresLowering, ClipLowering, AdamWLowering>(
       patterns.getContext(), options);
 }
 

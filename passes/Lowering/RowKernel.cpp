@@ -8,7 +8,8 @@ namespace mlir::megalodon {
 double bytesOf(Operation *op) {
   double bytes = 0;
   for (Type type : op->getOperandTypes())
-    bytes += bytesOf(type);
+    if (isa<RankedTensorType>(type)) // not the number of a rank
+      bytes += bytesOf(type);
   for (Type type : op->getResultTypes())
     bytes += bytesOf(type);
   return bytes;

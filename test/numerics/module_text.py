@@ -4,12 +4,14 @@ import json
 
 # The least a plan needs to know of the model around a function.
 CONFIG = {"model_type": "megalodon", "num_layers": 1, "model_dim": 8, "z_dim": 4, "value_dim": 4, "num_heads": 1, "ffn_hidden_dim": 8,
-          "cema_ndim": 2, "chunk_size": 8, "vocab_size": 64, "norm_num_groups": 2}
+          "cema_ndim": 2, "chunk_size": 8, "vocab_size": 4096, "norm_num_groups": 2}
 
 Value = collections.namedtuple("Value", "name shape element")
 
 
 def type_text(shape, element):
+    if element == "index":
+        return element
     return "tensor<" + "".join(f"{extent}x" for extent in shape) + element + ">"
 
 
@@ -37,6 +39,12 @@ class Function:
 
     def output(self, name, value, role="output"):
         self.outputs.append((name, value, role))
+
+    def index(self, number):
+        """A constant of type index, such as the number of a rank."""
+        value = Value(f"%c{len(self.lines)}", (), "index")
+        self.lines.append(f"    {value.name} = arith.constant {number} : index")
+        return value
 
     def op(self, name, operands, results, operand_groups=None, result_groups=None, **attributes):
         """Adds an op. Operands and results (shape, element) that are None are absent. *_groups are the segment sizes of ops that
