@@ -15,7 +15,7 @@
 // The two-level form: all segments from a zero state, the states from segment to segment, all segments again with y.
 // LEVELS-LABEL: func.func @forward
 // LEVELS: %[[S:.*]] = plan.dispatch @kernels::@cema_segments grid<4 * batch * length by [[T:[0-9]+]]>
-// LEVELS: %[[C:.*]] = plan.dispatch @kernels::@cema_carry grid<4 * batch * one by 1>({{.*}}, %[[S]]){{.*}}tied = array<i64: 4>
+// LEVELS: %[[C:.*]] = plan.dispatch @kernels::@cema_carry grid<4 * batch * one by 1>({{.*}}, %[[S]]){{.*}}tied = array<i64: 2>
 // LEVELS: %[[F:.*]]:2 = plan.dispatch @kernels::@cema_segment grid<4 * batch * length by [[T]]>({{.*}}, %[[C]])
 // LEVELS: return %[[F]]#0, %[[F]]#1
 func.func @forward(%x: tensor<2x100x200xf32>, %p: tensor<200x16xf64>, %q: tensor<200x16x2xf64>, %g: tensor<200x16x2xf64>, %omega: tensor<200x1xf32>,
