@@ -41,6 +41,10 @@ inline constexpr llvm::StringLiteral kSplitsAttr = "megalodon.splits";
 /// On partitioned entries, I64Attr: rows and tokens of the whole call.
 inline constexpr llvm::StringLiteral kBatchAttr = "megalodon.batch";
 inline constexpr llvm::StringLiteral kLengthAttr = "megalodon.length";
+/// On entries that a pipeline runs in microbatches, I64Attr: how many make a
+/// call. Arguments and results with rows hold those of one.
+inline constexpr llvm::StringLiteral kMicrobatchesAttr =
+    "megalodon.microbatches";
 /// On functions.
 inline constexpr llvm::StringLiteral kEntryAttr =
     "megalodon.entry"; ///< StringAttr: "forward", "score", "grad", "train",

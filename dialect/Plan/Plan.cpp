@@ -91,5 +91,33 @@ LogicalResult ProductOp::verify() {
   return success();
 }
 
+LogicalResult PipelineOp::verify() {
+  auto expect = [&](StringRef name, ArrayAttr list, int64_t expected,
+                    bool optional) {
+    if (static_cast<int64_t>(list.size()) == expected ||
+        (optional && list.empty()))
+      return true;
+    emitOpError() << name << ": expected " << expected << " functions"
+                  << (optional ? " or none" : "") << ", got " << list.size();
+    return false;
+  };
+  // C2
+  return success(expect("forward", getForward(), getNumStages(), false) &&
+                 expect("backward", getBackward(), getNumStages(), true) &&
+                 expect("weight", getWeight(), getNumStages(), true) &&
+                 expect("finish", getFinish(), getNumRanks(), true) &&
+                 expect("update", getUpdate(), getNumRanks(), true));
+}
+
+LogicalResult PipelineOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  // C1
+  for (ArrayAttr list :
+       {getForward(), getBackward(), getWeight(), getFinish(), getUpdate()})
+    for (auto name : list.getAsRange<FlatSymbolRefAttr>())
+      if (!symbols.lookupNearestSymbolFrom<func::FuncOp>(*this, name))
+        return emitOpError() << "expected a function, got " << name;
+  return success();
+}
+
 #define GET_OP_CLASSES
 #include "dialect/Plan/PlanOps.cpp.inc"

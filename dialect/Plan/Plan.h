@@ -30,6 +30,17 @@ inline constexpr llvm::StringLiteral kRowsAttr = "plan.rows";
 /// On the @kernels module after code generation: the ELF shared object
 /// (DenseElementsAttr of i8).
 inline constexpr llvm::StringLiteral kObjectAttr = "plan.object";
+/// On arguments and results of a pipeline's functions: which of several copies
+/// of a variable is meant, that of the microbatch or that of the slot it has
+/// (StrAttr "microbatch" or "slot"), or of one microbatch always (I64Attr).
+inline constexpr llvm::StringLiteral kIndexAttr = "plan.index";
+/// On arguments and results of a pipeline's functions: the stage that a value
+/// comes from or goes to (I64Attr).
+inline constexpr llvm::StringLiteral kFromAttr = "plan.from";
+inline constexpr llvm::StringLiteral kToAttr = "plan.to";
+/// On a collective over the pipeline axis: the only ranks of that axis that
+/// take part (DenseI64ArrayAttr).
+inline constexpr llvm::StringLiteral kStagesAttr = "plan.stages";
 /// On the first op of the optimizer half of train_step.
 inline constexpr llvm::StringLiteral kUpdateAttr = "plan.update";
 /// On collectives of the compute half of train_step that run only in the call

@@ -86,6 +86,40 @@ def Plan_ProductOp : Plan_Op<"product", [Pure]> {
   let hasVerifier = 1;
 }
 
+def Plan_PipelineOp : Plan_Op<"pipeline", [Symbol, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "an entry as the functions of its stages and the order in which each rank runs them";
+  let description = [{
+    With R ranks (the length of `work`) stage s runs on rank s mod R as that rank's chunk s / R. `forward`, `backward` and `weight` hold one function a stage;
+    `backward` is empty where no gradients are asked for, `weight` unless weight gradients run by themselves. `finish` (once a call, behind all
+    microbatches) and `update` (once a training step) hold one function a rank, or none.
+
+    `work` lists what each rank runs, one word a function: `F`, `B` or `W` for forward, backward or weight, then the microbatch, and with several chunks
+    `.` and the chunk. What moves between ranks stands at the functions' arguments and results: `plan.to` and `plan.from` name the stage at the other end.
+    The value that stage s sends to s + 1 is the result with `plan.to = s + 1` of its forward function and the argument with `plan.from = s` of the other's;
+    cotangents go the other way between backward functions.
+
+    * C1: every named function exists.
+    * C2: the lists of functions have one entry a stage or rank, or none where that is allowed.
+
+    Example:
+
+    ```mlir
+    plan.pipeline @grad {entry = "grad", microbatches = 2 : i64, chunks = 1 : i64, forward = [@grad.stage0.forward, @grad.stage1.forward],
+        backward = [@grad.stage0.backward, @grad.stage1.backward], weight = [], finish = [@grad.rank0.finish, @grad.rank1.finish], update = [],
+        work = ["F0 F1 B0 B1", "F0 B0 F1 B1"]}
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$entry, I64Attr:$microbatches, I64Attr:$chunks, FlatSymbolRefArrayAttr:$forward,
+                       FlatSymbolRefArrayAttr:$backward, FlatSymbolRefArrayAttr:$weight, FlatSymbolRefArrayAttr:$finish,
+                       FlatSymbolRefArrayAttr:$update, StrArrayAttr:$work);
+  let assemblyFormat = "$sym_name attr-dict";
+  let extraClassDeclaration = [{
+    int64_t getNumRanks() { return getWork().size(); }
+    int64_t getNumStages() { return getNumRanks() * getChunks(); }
+  }];
+  let hasVerifier = 1;
+}
+
 def Plan_UndefinedOp : Plan_Op<"undefined", [Pure]> {
   let summary = "a tensor of unspecified content, to be updated in place by a dispatch";
   let results = (outs AnyRankedTensor:$result);

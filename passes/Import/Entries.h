@@ -18,6 +18,9 @@ struct EntrySpec {
   EntryKind kind;
   int64_t batch;  ///< most rows of a call
   int64_t length; ///< most tokens of a row in a call
+  /// Parts into which a pipeline cuts the rows of a call; the function that
+  /// import builds works on one of them.
+  int64_t microbatches = 1;
 };
 
 /// What an item of `--entry` without a shape of its own takes.

@@ -52,9 +52,9 @@ public:
   OwningOpRef<ModuleOp> run(ArrayRef<EntrySpec> entries) {
     SmallVector<std::pair<int64_t, int64_t>> shapes;
     for (const EntrySpec &entry : entries)
-      if (!llvm::is_contained(shapes,
-                              std::make_pair(entry.batch, entry.length)))
-        shapes.push_back({entry.batch, entry.length});
+      if (std::pair shape{entry.batch / entry.microbatches, entry.length};
+          !llvm::is_contained(shapes, shape))
+        shapes.push_back(shape);
     for (auto [batch, length] : shapes)
       layers[{batch, length}] = buildLayer(
           shapes.size() == 1
@@ -354,7 +354,7 @@ private:
   }
 
   void buildEntry(const EntrySpec &entry) {
-    int64_t batch = entry.batch, length = entry.length;
+    int64_t batch = entry.batch / entry.microbatches, length = entry.length;
     bool train = entry.kind == EntryKind::Train;
     bool hasTargets = train || entry.kind == EntryKind::Grad ||
                       entry.kind == EntryKind::Score;
@@ -411,6 +411,9 @@ private:
                                          arguments, results, in);
     function->setAttr(
         kEntryAttr, builder.getStringAttr(::megalodon::entryName(entry.kind)));
+    if (entry.microbatches > 1)
+      function->setAttr(kMicrobatchesAttr,
+                        builder.getI64IntegerAttr(entry.microbatches));
     OpBuilder &b = builder;
 
     Value x = EmbeddingOp::create(

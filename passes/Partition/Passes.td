@@ -51,4 +51,38 @@ def OverlapCollectives : Pass<"megalodon-overlap-collectives", "::mlir::func::Fu
   let statistics = [Statistic<"numHidden", "hidden", "collectives with work behind them">];
 }
 
+def CutPipeline : Pass<"megalodon-cut-pipeline", "::mlir::ModuleOp"> {
+  let summary = "cut entries into the stages of a pipeline";
+  let description = [{
+    Before: megalodon-partition ran, and the pipeline axis of `@mesh` has several ranks. Entries with gradients work on the rows of one microbatch;
+    `megalodon.microbatches` says how many make a call. Ops carry the locations of the import phase: `embed`, `layers.<i>`, `output...`, `loss`, or the name
+    of a parameter.
+
+    After: an entry is a `plan.pipeline` that names a function for each stage and phase, and the order in which each rank runs them. Layers go to stages so
+    that the slowest is as fast as possible, the embedding and the head counted in. A stage keeps what its backward function reads in slots, variables
+    of the role `residual`; of what another stage computes it may read the residual stream of the stage in front of it and the cotangent of its own output,
+    nothing else. `mean` and its gradient are shares of the microbatches. Behind the microbatches `finish` adds up the loss over microbatches and ranks,
+    and `update` makes the norm of all gradients and updates what a rank holds. A parameter that the first and the last stage share is updated by both
+    alike, from the sum of their gradients.
+
+    ```mlir
+    func.func @forward(%tokens: .., %w: .., %p: ..) attributes {megalodon.entry = "forward"}
+      %x = megalodon.embedding %tokens, %w loc("embed")
+      %y = call @layer(%x, %p) loc("layers.0")
+      %z = call @layer(%y, %q) loc("layers.1")
+    // becomes
+    func.func @forward.stage0.forward(%tokens: .., %w: .., %p: ..)
+        -> (.. {megalodon.name = "stage0.out", megalodon.role = #megalodon.role<residual>, plan.index = "slot", plan.to = 1})
+    func.func @forward.stage1.forward(%y: .. {megalodon.name = "stage1.in", megalodon.role = #megalodon.role<residual>, plan.index = "slot", plan.from = 0}, ..)
+    plan.pipeline @forward {forward = [@forward.stage0.forward, @forward.stage1.forward], work = ["F0", "F0"], ..}
+    ```
+  }];
+  let options = [
+    Option<"schedule", "schedule", "std::string", "\"1f1b\"", "order of a rank's work: gpipe, 1f1b, interleaved or zero-bubble">,
+    Option<"chunks", "chunks", "unsigned", "1", "stages of each rank (interleaved)">];
+  let statistics = [Statistic<"numStages", "stages", "stages of the pipeline">];
+  let dependentDialects = ["::mlir::megalodon::MegalodonDialect", "::mlir::plan::PlanDialect", "::mlir::shard::ShardDialect",
+                           "::mlir::arith::ArithDialect"];
+}
+
 #endif

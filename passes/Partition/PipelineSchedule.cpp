@@ -3,6 +3,7 @@
 #include <array>
 #include <cassert>
 #include <charconv>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -268,6 +269,45 @@ megalodon::makePrograms(const std::vector<std::vector<PipelineAction>> &actions,
     }
   }
   return programs;
+}
+
+//===-- Stages ------------------------------------------------------------===//
+
+std::vector<unsigned>
+megalodon::balanceStages(const std::vector<double> &layers, double first,
+                         double last, unsigned stages) {
+  assert(stages >= 1 && layers.size() >= stages && "a layer for each stage");
+  std::vector<double> before(layers.size() + 1);
+  for (size_t layer = 0; layer < layers.size(); ++layer)
+    before[layer + 1] = before[layer] + layers[layer];
+  // The slowest stage, then the sum of squares, so that the others are alike.
+  using Cost = std::pair<double, double>;
+  const Cost never{std::numeric_limits<double>::infinity(), 0};
+  std::vector<std::vector<Cost>> best(
+      stages + 1, std::vector<Cost>(layers.size() + 1, never));
+  std::vector<std::vector<size_t>> begin(
+      stages + 1, std::vector<size_t>(layers.size() + 1));
+  best[0][0] = {0, 0};
+  for (unsigned stage = 1; stage <= stages; ++stage)
+    for (size_t end = stage; end <= layers.size(); ++end)
+      for (size_t from = stage - 1; from < end; ++from) {
+        const double work = before[end] - before[from] +
+                            (stage == 1 ? first : 0) +
+                            (stage == stages ? last : 0);
+        const auto &[slowest, squares] = best[stage - 1][from];
+        const Cost cost{std::max(slowest, work), squares + work * work};
+        if (cost < best[stage][end]) {
+          best[stage][end] = cost;
+          begin[stage][end] = from;
+        }
+      }
+  std::vector<unsigned> counts(stages);
+  size_t end = layers.size();
+  for (unsigned stage = stages; stage > 0; --stage) {
+    counts[stage - 1] = unsigned(end - begin[stage][end]);
+    end = begin[stage][end];
+  }
+  return counts;
 }
 
 //===-- Checks and formulas -----------------------------------------------===//

@@ -97,6 +97,12 @@ makePrograms(const std::vector<std::vector<PipelineAction>> &actions,
 std::string checkSchedule(const PipelineSchedule &schedule,
                           PipelineShape shape);
 
+/// How many layers each stage gets, at least one, so that the slowest stage is
+/// as fast as possible. `layers` is the work of each layer, `first` and `last`
+/// what the first and the last stage do besides.
+std::vector<unsigned> balanceStages(const std::vector<double> &layers,
+                                    double first, double last, unsigned stages);
+
 /// Idle time of a rank, where there is a closed formula: `interleaved` for
 /// multiples of `ranks` microbatches, `zero-bubble` for at least `ranks`.
 std::optional<double> bubbleOf(ScheduleKind kind, PipelineShape shape,

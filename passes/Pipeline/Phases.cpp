@@ -56,6 +56,8 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     passes.addPass(createPartitionOps());
     // One gather serves all that read the gathered value.
     passes.addPass(createCSEPass());
+    passes.addPass(
+        createCutPipeline({options.pipelineSchedule, options.pipelineChunks}));
     passes.addNestedPass<func::FuncOp>(createOverlapCollectives());
     break;
   case Phase::Lower: {

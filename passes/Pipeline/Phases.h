@@ -36,6 +36,8 @@ struct PipelineOptions {
   Recompute recompute = Recompute::Selective;
   std::string mesh; ///< dp=2,tp=2; empty: one rank
   unsigned zero = 0;
+  std::string pipelineSchedule = "1f1b";
+  unsigned pipelineChunks = 1; ///< stages of each pipeline rank
   std::string cema = "auto";
   std::string gemm = "auto";
   unsigned cores = 2;

@@ -209,6 +209,34 @@ TEST(PipelineSchedule, TheFigureOfFourRanks) {
   EXPECT_NEAR(steady.bubbleShare, 3.0 / 11, 1e-12);
 }
 
+// Channels deliver in order, so both ends must count microbatches alike.
+TEST(PipelineSchedule, ChannelsKeepOrder) {
+  for (const Case &one : sweep()) {
+    const auto actions =
+        expandSchedule(buildSchedule(one.kind, one.shape), one.shape);
+    std::map<unsigned, std::vector<unsigned>> sent, received; // by channel
+    for (const auto &list : actions)
+      for (const PipelineAction &action : list)
+        if (action.kind != Kind::Run)
+          (action.kind == Kind::Send ? sent : received)[action.channel]
+              .push_back(action.microbatch);
+    EXPECT_EQ(sent, received) << describe(one);
+  }
+}
+
+TEST(PipelineSchedule, StagesAreBalanced) {
+  const std::vector<double> alike(8, 1.0);
+  EXPECT_EQ(balanceStages(alike, 0, 0, 4), (std::vector<unsigned>{2, 2, 2, 2}));
+  EXPECT_EQ(balanceStages(alike, 0, 0, 3), (std::vector<unsigned>{2, 3, 3}));
+  // The head is worth two layers, the embedding one.
+  EXPECT_EQ(balanceStages(alike, 1, 2, 4), (std::vector<unsigned>{1, 3, 3, 1}));
+  EXPECT_EQ(balanceStages(alike, 0, 100, 2), (std::vector<unsigned>{7, 1}));
+  EXPECT_EQ(balanceStages(alike, 0, 100, 3), (std::vector<unsigned>{3, 4, 1}));
+  EXPECT_EQ(balanceStages({5, 1, 1, 1, 1, 1}, 0, 0, 2),
+            (std::vector<unsigned>{1, 5}));
+  EXPECT_EQ(balanceStages(alike, 3, 3, 1), (std::vector<unsigned>{8}));
+}
+
 TEST(PipelineSchedule, TextForm) {
   const PipelineShape one{2, 3, 1}, two{2, 2, 2};
   const auto plain = buildSchedule(ScheduleKind::OneFOneB, one);

@@ -47,6 +47,18 @@ struct DriverOptions {
       "zero", cl::cat(category), cl::init(0),
       cl::desc("what the ranks along dp and cp share: 0 nothing, 1 optimizer "
                "state, 3 parameters too")};
+  cl::opt<std::string> pipelineSchedule{
+      "pipeline-schedule", cl::cat(category), cl::init("1f1b"),
+      cl::desc("order of forward and backward on pipeline ranks: gpipe, 1f1b, "
+               "interleaved or zero-bubble")};
+  cl::opt<unsigned> pipelineChunks{
+      "pipeline-chunks", cl::cat(category), cl::init(0),
+      cl::desc("stages of each pipeline rank; more than 1 with interleaved, "
+               "where 0 means 2")};
+  cl::opt<int64_t> microbatches{
+      "microbatches", cl::cat(category), cl::init(0),
+      cl::desc("parts into which a pipeline cuts a rank's rows of train and "
+               "grad (0: as many as divide them, at most 4 a rank)")};
   cl::opt<std::string> cpu{
       "cpu", cl::cat(category), cl::init("native"),
       cl::desc("CPU to compile for: native or a name such as x86-64-v3")};
@@ -129,6 +141,60 @@ static LogicalResult checkOptions() {
     return fail("--zero: expected 0, 1 or 3, got " + llvm::Twine(o.zero));
   if (auto mesh = MeshShape::parse(o.mesh); !mesh)
     return fail("--mesh: " + llvm::toString(mesh.takeError()));
+  if (failed(oneOf("pipeline-schedule", o.pipelineSchedule,
+                   {"gpipe", "1f1b", "interleaved", "zero-bubble"})))
+    return failure();
+  if (o.pipelineChunks > 1 && o.pipelineSchedule != "interleaved")
+    return fail("--pipeline-chunks: expected 1 with --pipeline-schedule=" +
+                llvm::Twine(o.pipelineSchedule) + ", got " +
+                llvm::Twine(o.pipelineChunks));
+  return success();
+}
+
+/// Stages of each pipeline rank.
+static unsigned chunksOf(const DriverOptions &o) {
+  if (o.pipelineChunks > 0)
+    return o.pipelineChunks;
+  return o.pipelineSchedule == "interleaved" ? 2 : 1;
+}
+
+/// Decides into how many microbatches a pipeline cuts the entries with
+/// gradients, and checks that there are layers for its stages.
+static LogicalResult cutRows(MutableArrayRef<::megalodon::EntrySpec> entries,
+                             const MeshShape &mesh, int64_t layers) {
+  DriverOptions &o = options();
+  int64_t ranks = mesh[Axis::Pipeline], stages = ranks * chunksOf(o);
+  if (o.microbatches < 0 || (o.microbatches > 1 && ranks == 1))
+    return fail("--microbatches: expected " +
+                llvm::Twine(ranks == 1 ? "a pipeline in --mesh, pp=2 or more"
+                                       : "a positive number") +
+                ", got " + llvm::Twine(o.microbatches));
+  if (ranks == 1)
+    return success();
+  if (layers < stages)
+    return fail("--pipeline-chunks: expected at least " + llvm::Twine(stages) +
+                " layers for the stages of " + llvm::Twine(ranks) +
+                " ranks, got " + llvm::Twine(layers));
+  for (::megalodon::EntrySpec &entry : entries) {
+    if (entry.kind != ::megalodon::EntryKind::Train &&
+        entry.kind != ::megalodon::EntryKind::Grad)
+      continue;
+    int64_t rows = entry.batch / mesh[Axis::Data];
+    if (o.microbatches > 0) {
+      entry.microbatches = o.microbatches;
+      if (rows % entry.microbatches != 0)
+        return fail("--microbatches: expected a divisor of the " +
+                    llvm::Twine(rows) + " rows that a rank has of entry " +
+                    ::megalodon::entryName(entry.kind) + ", got " +
+                    llvm::Twine(entry.microbatches));
+      continue;
+    }
+    // More microbatches than that shorten the bubble little, and each has fewer
+    // rows to work on at a time.
+    entry.microbatches = std::min(rows, 4 * ranks);
+    while (rows % entry.microbatches != 0)
+      --entry.microbatches;
+  }
   return success();
 }
 
@@ -163,6 +229,8 @@ static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
     (void)fail(llvm::toString(std::move(error)));
     return nullptr;
   }
+  if (failed(cutRows(*entries, mesh, config->numLayers)))
+    return nullptr;
   if (config->layerwiseCkpt && !o.recompute.getNumOccurrences())
     pipeline.recompute = Recompute::Full;
   return ::megalodon::importConfig(context, *config, o.precision, *entries);
@@ -204,8 +272,9 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
   if (o.compileTo == Phase::Plan && output == "-")
     return fail("a plan is a binary file: name it with -o FILE, or print the "
                 "IR of a phase with --compile-to=PHASE");
-  PipelineOptions pipeline{o.cpu,  o.recompute, o.mesh,  o.zero,
-                           o.cema, o.gemm,      o.cores, o.saveAssembly};
+  PipelineOptions pipeline{
+      o.cpu,       o.recompute, o.mesh, o.zero,  o.pipelineSchedule,
+      chunksOf(o), o.cema,      o.gemm, o.cores, o.saveAssembly};
 
   DefaultTimingManager timing;
   applyDefaultTimingManagerCLOptions(timing);
