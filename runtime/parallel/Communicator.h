@@ -100,7 +100,8 @@ public:
                                            int tag) = 0;
 
   /// Returns when all members have come.
-  void barrier(const WaitContext &context, std::chrono::milliseconds timeout);
+  virtual void barrier(const WaitContext &context,
+                       std::chrono::milliseconds timeout);
 
 protected:
   explicit Communicator(Membership members)
