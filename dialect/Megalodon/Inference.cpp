@@ -251,21 +251,21 @@ INFER(TimestepPrefixOp) {
   return success();
 }
 
-INFER(TimestepPrefixGradOp) {
-  ArrayRef<int64_t> summaries = shapeOf(in.getSummaries());
-  types.append({tensor({summaries[0], 1, 2, summaries[3]}, in.getSummaries()),
-                in.getMean().getType(), in.getVar().getType()});
+INFER(LocalCountOp) {
+  types.push_back(in.getCount().getType());
   return success();
 }
 
-INFER(TimestepStatisticsGradOp) {
-  types.push_back(in.getX().getType());
+INFER(TimestepMomentsGradOp) {
+  ArrayRef<int64_t> dmean = shapeOf(in.getDmean());
+  types.push_back(tensor({dmean[0], 1, 2, dmean[1]}, in.getX()));
   return success();
 }
 
-INFER(PackStatisticsOp) {
-  ArrayRef<int64_t> mean = shapeOf(in.getMean());
-  types.push_back(tensor({mean[0], 1, 2, mean[1]}, in.getMean()));
+INFER(TimestepSuffixGradOp) {
+  ArrayRef<int64_t> shares = shapeOf(in.getShares());
+  Type statistics = tensor({shares[0], shares[3]}, in.getX());
+  types.append({in.getX().getType(), statistics, statistics});
   return success();
 }
 
@@ -356,9 +356,9 @@ COMPATIBLE(ClipOp)
 COMPATIBLE(AdamWOp)
 COMPATIBLE(TimestepStatisticsOp)
 COMPATIBLE(TimestepPrefixOp)
-COMPATIBLE(TimestepPrefixGradOp)
-COMPATIBLE(TimestepStatisticsGradOp)
-COMPATIBLE(PackStatisticsOp)
+COMPATIBLE(LocalCountOp)
+COMPATIBLE(TimestepMomentsGradOp)
+COMPATIBLE(TimestepSuffixGradOp)
 COMPATIBLE(CemaSummaryOp)
 COMPATIBLE(CemaGradSummaryOp)
 COMPATIBLE(CemaPrefixOp)

@@ -73,83 +73,86 @@ def Megalodon_TimestepPrefixOp : Megalodon_ParallelOp<"timestep_prefix", [InferT
   let assemblyFormat = "$summaries `from` `(` $count `,` $mean `,` $var `)` `at` $rank attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_TimestepPrefixGradOp : Megalodon_ParallelOp<"timestep_prefix_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
-  let summary = "gradient of timestep_prefix over all ranks";
+def Megalodon_LocalCountOp : Megalodon_ParallelOp<"local_count", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "tokens in front of this rank's tokens";
   let description = [{
-    `dlocal[:,r]` holds the cotangents of mean and var that rank r's timestep_norm_grad gave for the state it started from. With the states
-    and l of timestep_prefix, d = m2 - m1 and (n1, n2, n) of each merge, (a, c) starting at (dnew_mean, dnew_var) (absent = 0), for
-    r = R-1, ..., 0:
-
     ```
-    dsummary_r = (n2/n a + 2 n1 n2/n^2 d c,  n2/n c)
-    a <- dlocal[:,r,0] + n1/n a - 2 n1 n2/n^2 d c;   c <- dlocal[:,r,1] + n1/n c
+    local_count = count + rank l
     ```
 
-    `dsummary` is that of this rank; what remains of a, c is dmean, dvar, the same on every rank. Computed in f64.
+    * C1: count and result [B].
 
-    * C1: summaries, dlocal one type [B,R,2,G]; dsummary [B,1,2,G].
-    * C2: count [B]; mean, var, dmean, dvar [B,G].
-    * C3: dnew_mean, dnew_var (both or none) [B,G].
+    Example:
+
+    ```mlir
+    %local_count = megalodon.local_count %count at %rank : (tensor<2xi64>, index) -> tensor<2xi64>
+    ```
+  }];
+  let arguments = (ins I64Rows:$count, Index:$rank);
+  let results = (outs I64Rows:$local_count);
+  let assemblyFormat = "$count `at` $rank attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 0;
+}
+
+def Megalodon_TimestepMomentsGradOp : Megalodon_ParallelOp<"timestep_moments_grad", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "cotangents of the raw moments in front of this rank's tokens";
+  let description = [{
+    Statistics (n, mean, var) merge by addition when they are written as raw moments S1 = n mean, S2 = n (var + mean^2). So in backward ranks exchange
+    cotangents of raw moments and add up those of the ranks behind them. From the cotangents of the statistics this rank's timestep_norm started from:
+
+    ```
+    dS1 = (dmean - 2 mean dvar)/n;  dS2 = dvar/n        (0 where n = 0)
+    mean = ((n + 1) running_mean[b,0,g] - m)/n,  m the group's mean of x[b,0,:]
+    ```
+
+    `count` is this rank's n. Computed in f64.
+
+    * C1: dmean, dvar [B,G]; share [B,1,2,G].
+    * C2: x [B,L,D], G divides D; running_mean [B,L,G]; count [B].
+    * C3: element types agree.
+
+    Example:
+
+    ```mlir
+    %share = megalodon.timestep_moments_grad %dmean, %dvar, %x state(%count, %running_mean)
+        : (tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x8x4xf32>)
+       -> tensor<2x1x2x4xf32>
+    ```
+  }];
+  let arguments = (ins FMatrix:$dmean, FMatrix:$dvar, FTokens:$x, I64Rows:$count, FTokens:$running_mean);
+  let results = (outs FStatistics:$share);
+  let assemblyFormat = "$dmean `,` $dvar `,` $x `state` `(` $count `,` $running_mean `)` attr-dict `:` functional-type(operands, results)";
+}
+
+def Megalodon_TimestepSuffixGradOp : Megalodon_ParallelOp<"timestep_suffix_grad", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "adds what the ranks behind this one send back to its tokens";
+  let description = [{
+    `shares` are what timestep_moments_grad gave on every rank. With (A1, A2) the sum of the shares of the ranks behind this one and (T1, T2) the sum of
+    all shares, n = count and mean as in timestep_moments_grad:
+
+    ```
+    result = dx + (A1[g] + 2 x A2[g]) / (D/G)
+    dmean = n (T1 + 2 mean T2);  dvar = n T2     on rank 0;  0 on other ranks
+    ```
+
+    The first rank's dmean, dvar are those of the statistics in front of all tokens. Sums in f64.
+
+    * C1: dx, x and result have one type [B,L,D].
+    * C2: shares [B,R,2,G], G divides D.
+    * C3: running_mean [B,L,G]; count [B]; dmean, dvar [B,G].
     * C4: element types agree.
 
     Example:
 
     ```mlir
-    %dsummary, %dmean, %dvar = megalodon.timestep_prefix_grad %dlocal end(%dnew_mean, %dnew_var), %summaries
-        from(%count, %mean, %var) at %rank
-        : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index)
-       -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+    %result, %dmean, %dvar = megalodon.timestep_suffix_grad %dx, %x, %shares state(%count, %running_mean) at %rank
+        : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x8x4xf32>, index)
+       -> (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
     ```
   }];
-  let arguments = (ins FStatistics:$dlocal, Optional<FMatrix>:$dnew_mean, Optional<FMatrix>:$dnew_var, FStatistics:$summaries, I64Rows:$count,
-                       FMatrix:$mean, FMatrix:$var, Index:$rank);
-  let results = (outs FStatistics:$dsummary, FMatrix:$dmean, FMatrix:$dvar);
-  let assemblyFormat = "$dlocal (`end` `(` $dnew_mean^ `,` $dnew_var `)`)? `,` $summaries `from` `(` $count `,` $mean `,` $var `)` `at` $rank attr-dict `:` functional-type(operands, results)";
-}
-
-def Megalodon_TimestepStatisticsGradOp : Megalodon_ParallelOp<"timestep_statistics_grad", [InferTypeOpAdaptorWithIsCompatible]> {
-  let summary = "gradient of timestep_statistics, added to another of the same input";
-  let description = [{
-    With N = l D/G entries in a group, m its mean in `summary` and (dm, dv) its cotangents in `dsummary`:
-
-    ```
-    result = dx + dm/N + 2 dv (x - m)/N
-    ```
-
-    * C1: dx, x, result one type [B,L,D].
-    * C2: summary, dsummary [B,1,2,G] of x's element type, both this rank's own; G divides D.
-
-    Example:
-
-    ```mlir
-    %result = megalodon.timestep_statistics_grad %dx, %x summary(%summary, %dsummary)
-        : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x4xf32>, tensor<2x1x2x4xf32>)
-       -> tensor<2x8x16xf32>
-    ```
-  }];
-  let arguments = (ins FTokens:$dx, FTokens:$x, FStatistics:$summary, FStatistics:$dsummary);
-  let results = (outs FTokens:$result);
-  let assemblyFormat = "$dx `,` $x `summary` `(` $summary `,` $dsummary `)` attr-dict `:` functional-type(operands, results)";
-}
-
-def Megalodon_PackStatisticsOp : Megalodon_ParallelOp<"pack_statistics", [InferTypeOpAdaptorWithIsCompatible]> {
-  let summary = "mean and variance side by side, to be gathered in one message";
-  let description = [{
-    ```
-    summary[b,0,0,g] = mean[b,g];  summary[b,0,1,g] = var[b,g]
-    ```
-
-    * C1: mean, var one type [B,G]; summary [B,1,2,G].
-
-    Example:
-
-    ```mlir
-    %summary = megalodon.pack_statistics %mean, %var : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x1x2x4xf32>
-    ```
-  }];
-  let arguments = (ins FMatrix:$mean, FMatrix:$var);
-  let results = (outs FStatistics:$summary);
-  let assemblyFormat = "$mean `,` $var attr-dict `:` functional-type(operands, results)";
+  let arguments = (ins FTokens:$dx, FTokens:$x, FStatistics:$shares, I64Rows:$count, FTokens:$running_mean, Index:$rank);
+  let results = (outs FTokens:$result, FMatrix:$dmean, FMatrix:$dvar);
+  let assemblyFormat = "$dx `,` $x `,` $shares `state` `(` $count `,` $running_mean `)` `at` $rank attr-dict `:` functional-type(operands, results)";
 }
 
 //===-- CEMA ------------------------------------------------------------------------------------------------------------------===//

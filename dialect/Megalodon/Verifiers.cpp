@@ -635,42 +635,41 @@ LogicalResult TimestepPrefixOp::verify() {
                                "new_count", "new_mean", "new_var"});
 }
 
-LogicalResult TimestepPrefixGradOp::verify() {
-  Check check(*this);
-  // C1, C2, C4
-  checkStatistics(check, getSummaries(), getCount(), getMean(), getVar());
-  check.type("dlocal", getDlocal(), getSummaries());
-  // C3, C4
-  check
-      .that(!getDnewMean() == !getDnewVar(), "end",
-            "dnew_mean and dnew_var both given or both absent", "one of them")
-      .shape("dnew_mean", getDnewMean(), shapeOf(getMean()))
-      .shape("dnew_var", getDnewVar(), shapeOf(getMean()))
-      .element("dnew_mean", getDnewMean(), elementOf(getMean()))
-      .element("dnew_var", getDnewVar(), elementOf(getMean()));
-  // C1, C2
-  return check.results(*this, {"dsummary", "dmean", "dvar"});
+/// What the two halves of the gradient ask of the tokens they belong to.
+static void checkTokens(Check &check, Value x, Value count, Value runningMean,
+                        int64_t groups) {
+  ArrayRef<int64_t> shape = shapeOf(x);
+  check.divides("groups", groups, "channels", shape[2])
+      .shape("running_mean", runningMean, {shape[0], shape[1], groups})
+      .element("running_mean", runningMean, elementOf(x))
+      .shape("count", count, {shape[0]});
 }
 
-LogicalResult TimestepStatisticsGradOp::verify() {
+LogicalResult TimestepMomentsGradOp::verify() {
   Check check(*this);
-  int64_t groups = shapeOf(getSummary())[3];
+  ArrayRef<int64_t> x = shapeOf(getX());
+  int64_t groups = shapeOf(getDmean())[1];
+  // C1, C3
+  check.shape("dmean", getDmean(), {x[0], groups})
+      .element("dmean", getDmean(), elementOf(getX()))
+      .type("dvar", getDvar(), getDmean());
+  // C2, C3
+  checkTokens(check, getX(), getCount(), getRunningMean(), groups);
+  return check.results(*this, {"share"});
+}
+
+LogicalResult TimestepSuffixGradOp::verify() {
+  Check check(*this);
+  ArrayRef<int64_t> x = shapeOf(getX()), shares = shapeOf(getShares());
   // C1
   check.type("dx", getDx(), getX());
-  // C2
-  check.shape("summary", getSummary(), {shapeOf(getX())[0], 1, 2, groups})
-      .element("summary", getSummary(), elementOf(getX()))
-      .type("dsummary", getDsummary(), getSummary())
-      .divides("groups", groups, "channels", shapeOf(getX())[2]);
-  // C1
-  return check.results(*this, {"result"});
-}
-
-LogicalResult PackStatisticsOp::verify() {
-  // C1
-  return Check(*this)
-      .type("var", getVar(), getMean())
-      .results(*this, {"summary"});
+  // C2, C4
+  check.positive("ranks", shares[1])
+      .shape("shares", getShares(), {x[0], shares[1], 2, shares[3]})
+      .element("shares", getShares(), elementOf(getX()));
+  // C3, C4
+  checkTokens(check, getX(), getCount(), getRunningMean(), shares[3]);
+  return check.results(*this, {"result", "dmean", "dvar"});
 }
 
 LogicalResult CemaSummaryOp::verify() {

@@ -165,135 +165,182 @@ struct TimestepPrefixLowering : LoweringPattern<TimestepPrefixOp> {
   }
 };
 
-struct TimestepPrefixGradLowering : LoweringPattern<TimestepPrefixGradOp> {
+struct LocalCountLowering : LoweringPattern<LocalCountOp> {
   using LoweringPattern::LoweringPattern;
-  LogicalResult matchAndRewrite(TimestepPrefixGradOp op,
+  LogicalResult matchAndRewrite(LocalCountOp op,
                                 PatternRewriter &rewriter) const override {
-    RankedTensorType type = tensorOf(op.getSummaries());
-    KernelBuilder k(rewriter, options, op, "timestep_prefix_grad");
-    Value dlocal = k.read(op.getDlocal()), dnewMean, dnewVar;
-    if (op.getDnewMean()) {
-      dnewMean = k.read(op.getDnewMean());
-      dnewVar = k.read(op.getDnewVar());
-    }
-    Value summaries = k.read(op.getSummaries()), count = k.read(op.getCount()),
-          mean = k.read(op.getMean());
-    Value dsummary = k.write(op.getDsummary().getType(), View::Rows),
-          dmean = k.write(op.getDmean().getType()),
-          dvar = k.write(op.getDvar().getType());
-    GroupVectors groups(k, type.getDimSize(3));
-    // A rank's mean less that in front of it: all that the gradient needs of
-    // the states.
-    Value differences =
-        k.scratch({type.getDimSize(1), k.lanes(groups.f64)}, groups.f64);
-    Value rank = k.chunkRank(op.getRank()), zero = k.index(0), one = k.index(1),
-          ranks = k.index(type.getDimSize(1));
-    Value row = groups.row,
-          seen = k.intToFloat(k.loadScalar(count, {row}), groups.f64);
-    Value zeros = k.constant(0, k.vectorType(groups.f64)),
-          two = k.constant(2, k.vectorType(groups.f64));
-    groups.visit([&] {
-      k.loop(zero, ranks, 1, groups.load(mean, row),
-             [&](Value r, ValueRange carried) -> SmallVector<Value> {
-               Value d =
-                   k.sub(groups.load(summaries, {row, r, zero}), carried[0]);
-               k.store(d, differences, {r, zero});
-               return {k.fma(groups.weights(seen, r).fresh, d, carried[0])};
-             });
-      // The state's cotangents, and those of this rank's summary.
-      SmallVector<Value> cotangents = {
-          dnewMean ? groups.load(dnewMean, row) : zeros,
-          dnewVar ? groups.load(dnewVar, row) : zeros, zeros, zeros};
-      cotangents = k.loop(
-          zero, ranks, 1, cotangents,
-          [&](Value i, ValueRange carried) -> SmallVector<Value> {
-            Value r = k.sub(k.sub(ranks, i), one),
-                  here = groups.isRank(r, rank);
-            Weights w = groups.weights(seen, r);
-            Value d = k.load(differences, {r, zero}),
-                  path = k.mul(k.mul(two, k.mul(w.cross, d)), carried[1]);
-            Value ofMean = k.fma(w.fresh, carried[0], path),
-                  ofVar = k.mul(w.fresh, carried[1]);
-            return {
-                k.add(groups.load(dlocal, {row, r, zero}),
-                      k.sub(k.mul(w.old, carried[0]), path)),
-                k.fma(w.old, carried[1], groups.load(dlocal, {row, r, one})),
-                k.select(here, ofMean, carried[2]),
-                k.select(here, ofVar, carried[3])};
-          });
-      groups.store(cotangents[0], dmean, row);
-      groups.store(cotangents[1], dvar, row);
-      groups.store(cotangents[2], dsummary, {row, zero});
-      groups.store(cotangents[3], dsummary, {row, one});
-    });
-    rewriter.replaceOp(op, k.finish(Grid{1, plan::Outer::Batch},
-                                    9.0 * type.getNumElements(), bytesOf(op)));
+    KernelBuilder k(rewriter, options, op, "local_count");
+    Value count = k.read(op.getCount()), to = k.write(op.getType());
+    Value tokens = arith::IndexCastOp::create(
+        k.b, k.b.getI64Type(), k.mul(k.chunkRank(op.getRank()), k.length()));
+    Value row = k.workgroup();
+    k.storeScalar(
+        arith::AddIOp::create(k.b, k.loadScalar(count, {row}), tokens), to,
+        {row});
+    rewriter.replaceOp(op,
+                       k.finish(Grid{1, plan::Outer::Batch}, 0, bytesOf(op)));
     return success();
   }
 };
 
-struct TimestepStatisticsGradLowering
-    : LoweringPattern<TimestepStatisticsGradOp> {
+/// The statistics in front of a rank's tokens, of batch row `row`, from the
+/// running mean behind its first token.
+class StartStatistics {
+public:
+  StartStatistics(KernelBuilder &k, Value x, Value count, Value runningMean,
+                  int64_t size)
+      : k(k), x(x), runningMean(runningMean), f64(k.b.getF64Type()), size(size),
+        row(k.workgroup()), first(k.mul(row, k.length())) {
+    tokens = k.intToFloat(k.loadScalar(count, {row}), f64);
+    zero = k.constant(0, f64);
+    known = arith::CmpFOp::create(k.b, arith::CmpFPredicate::OGT, tokens, zero);
+  }
+
+  /// The mean of a group; of no meaning where no token is in front.
+  Value mean(Value group) {
+    Value sum = k.loop(
+        k.index(0), k.index(size), 1, zero,
+        [&](Value i, ValueRange carried) -> SmallVector<Value> {
+          Value channel = k.add(k.mul(group, k.index(size)), i);
+          return {k.add(carried[0],
+                        k.toFloat(k.loadScalar(x, {first, channel}), f64))};
+        })[0];
+    Value here = k.div(sum, k.constant(double(size), f64)),
+          behind = k.toFloat(k.loadScalar(runningMean, {first, group}), f64);
+    Value total = k.mul(k.add(tokens, k.constant(1, f64)), behind);
+    return k.div(k.sub(total, here), tokens);
+  }
+  /// 0 where no token is in front.
+  Value ifKnown(Value value) { return k.select(known, value, zero); }
+
+  KernelBuilder &k;
+  Value x, runningMean;
+  Type f64;
+  int64_t size;
+  Value row, first, tokens, zero, known;
+};
+
+struct TimestepMomentsGradLowering : LoweringPattern<TimestepMomentsGradOp> {
   using LoweringPattern::LoweringPattern;
-  LogicalResult matchAndRewrite(TimestepStatisticsGradOp op,
+  LogicalResult matchAndRewrite(TimestepMomentsGradOp op,
                                 PatternRewriter &rewriter) const override {
-    RankedTensorType type = tensorOf(op.getX());
+    Type element = elementOf(op.getX());
+    int64_t groups = widthOf(op.getDmean()), size = widthOf(op.getX()) / groups;
+    KernelBuilder k(rewriter, options, op, "timestep_moments_grad");
+    Value dmean = k.read(op.getDmean()), dvar = k.read(op.getDvar()),
+          x = k.read(op.getX(), View::Rows), count = k.read(op.getCount()),
+          runningMean = k.read(op.getRunningMean(), View::Rows),
+          share = k.write(op.getType(), View::Rows);
+    StartStatistics start(k, x, count, runningMean, size);
+    k.loop(k.index(0), k.index(groups), 1, [&](Value group) {
+      auto wide = [&](Value memref) {
+        return k.toFloat(k.loadScalar(memref, {start.row, group}), start.f64);
+      };
+      Value ofVar = wide(dvar),
+            path = k.mul(k.mul(k.constant(2, start.f64), start.mean(group)),
+                         ofVar);
+      Value moments[] = {k.div(k.sub(wide(dmean), path), start.tokens),
+                         k.div(ofVar, start.tokens)};
+      for (auto [part, moment] : llvm::enumerate(moments))
+        k.storeScalar(k.toFloat(start.ifKnown(moment), element), share,
+                      {start.row, k.index(part), group});
+    });
+    rewriter.replaceOp(op, k.finish(Grid{1, plan::Outer::Batch},
+                                    2.0 * groups * size, bytesOf(op)));
+    return success();
+  }
+};
+
+/// First the sums over ranks, a row at a time; then every token.
+struct TimestepSuffixGradLowering : LoweringPattern<TimestepSuffixGradOp> {
+  using LoweringPattern::LoweringPattern;
+  LogicalResult matchAndRewrite(TimestepSuffixGradOp op,
+                                PatternRewriter &rewriter) const override {
+    RankedTensorType type = tensorOf(op.getX()),
+                     shares = tensorOf(op.getShares());
+    int64_t groups = shares.getDimSize(3), channels = type.getDimSize(2),
+            size = channels / groups;
+    auto sumsType = RankedTensorType::get({type.getDimSize(0), 2, groups},
+                                          rewriter.getF64Type());
+    SmallVector<Value> sums =
+        sumOverRanks(op, rewriter, sumsType, shares.getDimSize(1), size);
+
     Type element = type.getElementType();
-    int64_t groups = widthOf(op.getSummary()), channels = type.getDimSize(2),
-            size = channels / groups, rows = rowsPerWorkgroup(channels);
-    KernelBuilder k(rewriter, options, op, "timestep_statistics_grad");
-    Type f64 = k.b.getF64Type();
-    Value x = k.read(op.getX(), View::Rows),
-          summary = k.read(op.getSummary(), View::Rows),
-          dsummary = k.read(op.getDsummary(), View::Rows);
-    Value dx = k.update(op.getDx(), View::Rows);
-    Value share =
-              k.div(k.constant(1, f64), k.mul(k.intToFloat(k.length(), f64),
-                                              k.constant(double(size), f64))),
-          zero = k.index(0), one = k.index(1);
+    int64_t rows = rowsPerWorkgroup(channels);
+    KernelBuilder k(rewriter, options, op, "timestep_suffix_grad");
+    Value x = k.read(op.getX(), View::Rows), suffix = k.read(sums[0]),
+          dx = k.update(op.getDx(), View::Rows);
     forTokens(k, rows, [&](Value t) {
       Value row = k.div(t, k.length());
-      k.loop(zero, k.index(groups), 1, [&](Value group) {
-        auto wide = [&](Value memref, Value part) {
-          return k.toFloat(k.loadScalar(memref, {row, part, group}), f64);
+      k.loop(k.index(0), k.index(groups), 1, [&](Value group) {
+        auto term = [&](int64_t part) {
+          return k.splat(k.toFloat(
+              k.loadScalar(suffix, {row, k.index(part), group}), element));
         };
-        auto narrow = [&](Value value) {
-          return k.splat(k.toFloat(value, element));
-        };
-        Value dvar = wide(dsummary, one);
-        Value offset = narrow(k.mul(share, wide(dsummary, zero))),
-              slope = narrow(k.mul(share, k.add(dvar, dvar))),
-              mean = narrow(wide(summary, zero));
+        Value offset = term(0), slope = term(1);
         k.forLanes(size, element, [&](Value i, Value mask) {
           Value c = k.add(k.mul(group, k.index(size)), i);
-          Value path =
-              k.fma(slope, k.sub(k.load(x, {t, c}, mask), mean), offset);
+          Value path = k.fma(slope, k.load(x, {t, c}, mask), offset);
           k.store(k.add(k.load(dx, {t, c}, mask), path), dx, {t, c}, mask);
         });
       });
     });
-    rewriter.replaceOp(op, k.finish(tokenGrid(rows),
-                                    4.0 * type.getNumElements(), bytesOf(op)));
+    SmallVector<Value> results = k.finish(
+        tokenGrid(rows), 3.0 * type.getNumElements(), 3 * bytesOf(type));
+    rewriter.replaceOp(op, {results[0], sums[1], sums[2]});
     return success();
   }
-};
 
-struct PackStatisticsLowering : LoweringPattern<PackStatisticsOp> {
-  using LoweringPattern::LoweringPattern;
-  LogicalResult matchAndRewrite(PackStatisticsOp op,
-                                PatternRewriter &rewriter) const override {
-    Type element = elementOf(op.getMean());
-    KernelBuilder k(rewriter, options, op, "pack_statistics");
-    Value parts[] = {k.read(op.getMean()), k.read(op.getVar())};
-    Value summary = k.write(op.getType(), View::Rows), row = k.workgroup();
-    k.forLanes(widthOf(op.getMean()), element, [&](Value group, Value mask) {
-      for (auto [i, part] : llvm::enumerate(parts))
-        k.store(k.load(part, {row, group}, mask), summary,
-                {row, k.index(i), group}, mask);
+  /// (A1, 2 A2)/(D/G) of every row and group, and dmean, dvar.
+  SmallVector<Value> sumOverRanks(TimestepSuffixGradOp op,
+                                  PatternRewriter &rewriter, Type sumsType,
+                                  int64_t ranks, int64_t size) const {
+    Type element = elementOf(op.getX());
+    int64_t groups = widthOf(op.getShares());
+    KernelBuilder k(rewriter, options, op, "timestep_suffix_sums");
+    Value x = k.read(op.getX(), View::Rows), shares = k.read(op.getShares()),
+          count = k.read(op.getCount()),
+          runningMean = k.read(op.getRunningMean(), View::Rows),
+          suffix = k.write(sumsType), dmean = k.write(op.getDmean().getType()),
+          dvar = k.write(op.getDvar().getType());
+    StartStatistics start(k, x, count, runningMean, size);
+    Type f64 = start.f64;
+    Value rank = k.chunkRank(op.getRank()), row = start.row,
+          isFirst = k.less(rank, k.index(1));
+    Value share = k.constant(1.0 / double(size), f64), two = k.constant(2, f64);
+    k.loop(k.index(0), k.index(groups), 1, [&](Value group) {
+      SmallVector<Value> none(4, start.zero); // behind: 1, 2; all: 1, 2
+      SmallVector<Value> sums = k.loop(
+          k.index(0), k.index(ranks), 1, none,
+          [&](Value r, ValueRange carried) -> SmallVector<Value> {
+            Value behind = k.less(rank, r);
+            SmallVector<Value> next(carried);
+            for (int64_t part : {0, 1}) {
+              Value term = k.toFloat(
+                  k.loadScalar(shares, {row, r, k.index(part), group}), f64);
+              next[part] =
+                  k.add(next[part], k.select(behind, term, start.zero));
+              next[part + 2] = k.add(next[part + 2], term);
+            }
+            return next;
+          });
+      k.storeScalar(k.mul(share, sums[0]), suffix, {row, k.index(0), group});
+      k.storeScalar(k.mul(k.mul(share, two), sums[1]), suffix,
+                    {row, k.index(1), group});
+      Value mean = start.ifKnown(start.mean(group));
+      Value ofMean = k.fma(k.mul(two, mean), sums[3], sums[2]);
+      auto storeFirst = [&](Value value, Value to) {
+        k.storeScalar(
+            k.toFloat(k.select(isFirst, k.mul(start.tokens, value), start.zero),
+                      element),
+            to, {row, group});
+      };
+      storeFirst(ofMean, dmean);
+      storeFirst(sums[3], dvar);
     });
-    rewriter.replaceOp(op,
-                       k.finish(Grid{1, plan::Outer::Batch}, 0, bytesOf(op)));
-    return success();
+    return k.finish(Grid{1, plan::Outer::Batch},
+                    6.0 * tensorOf(op.getShares()).getNumElements(),
+                    bytesOf(op.getShares().getType()));
   }
 };
 
@@ -302,8 +349,8 @@ struct PackStatisticsLowering : LoweringPattern<PackStatisticsOp> {
 void populateTimestepSummaryLowering(RewritePatternSet &patterns,
                                      const LoweringOptions &options) {
   patterns.add<TimestepStatisticsLowering, TimestepPrefixLowering,
-               TimestepPrefixGradLowering, TimestepStatisticsGradLowering,
-               PackStatisticsLowering>(patterns.getContext(), options);
+               LocalCountLowering, TimestepMomentsGradLowering,
+               TimestepSuffixGradLowering>(patterns.getContext(), options);
 }
 
 } // namespace mlir::megalodon

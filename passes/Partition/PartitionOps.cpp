@@ -259,7 +259,29 @@ FunctionPartitioner::rewriteTimestepNormGrad(TimestepNormGradOp op) {
   if (op.getDnewMean())
     return op.emitOpError("takes cotangents of the end state, expected none on "
                           "several ranks along cp");
-  return op.emitOpError("is not split along cp yet");
+  Location loc = op.getLoc();
+  Value index = rank(loc, Axis::Chunk);
+  op.getCountMutable().assign(
+      LocalCountOp::create(b, loc, op.getCount(), index));
+  b.setInsertionPointAfter(op);
+  auto share = TimestepMomentsGradOp::create(
+      b, loc, op.getDmean(), op.getDvar(), op.getX(), op.getCount(),
+      op.getRunningMean());
+  Value shares = gather(loc, share, {Axis::Chunk}, 1);
+  auto suffix =
+      TimestepSuffixGradOp::create(b, loc, op.getDx(), op.getX(), shares,
+                                   op.getCount(), op.getRunningMean(), index);
+  op.getDx().replaceAllUsesExcept(suffix.getResult(), suffix);
+  // Only the first rank knows the statistics in front of all tokens.
+  auto replace = [&](Value own, Value first) {
+    if (llvm::hasSingleElement(own.getUses()))
+      return;
+    Value everywhere = reduce(loc, first, {Axis::Chunk});
+    own.replaceAllUsesExcept(everywhere, share);
+  };
+  replace(op.getDmean(), suffix.getDmean());
+  replace(op.getDvar(), suffix.getDvar());
+  return success();
 }
 
 void FunctionPartitioner::rewriteCema(CemaOp op) {

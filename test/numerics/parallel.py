@@ -96,7 +96,7 @@ def timestep(s, B, R, l, D, G, seen):
     count = s.rng.integers(1, 50, B)
     count[0] = seen
     mean, var = (rounded(value * (count[:, None] > 0), s.precision) for value in (s.normal(B, G), s.rng.uniform(0.5, 2.0, (B, G))))
-    dy, dnew_mean, dnew_var = s.normal(B, R * l, D), s.normal(B, G), s.normal(B, G)
+    dy = s.normal(B, R * l, D)
     xs, dys, ranks = parts(x, R, 1), parts(dy, R, 1), range(R)
 
     plan = Plan(s, B, l)
@@ -120,10 +120,11 @@ def timestep(s, B, R, l, D, G, seen):
         y, _, _, _, running_mean, running_rstd = f.op("timestep_norm", [value, w, b, *prefix[:3]], [of(value), *types, running, running], eps=EPS)
         dx, dw, db, dmean, dvar = f.op("timestep_norm_grad", [cotangent, value, w, prefix[0], running_mean, running_rstd],
                                        [of(value), of(w), of(b), *types[1:]], operand_groups=[1, 0, 0, 1, 1, 1, 1, 1])
-        dlocal = f.op("pack_statistics", [dmean, dvar], [((gathered.shape[0], 1, 2, G), s.precision)])
+        local_count = f.op("local_count", [state[0], f.index(r)], [types[0]])
+        share = f.op("timestep_moments_grad", [dmean, dvar, value, local_count, running_mean], [((gathered.shape[0], 1, 2, G), s.precision)])
         names = ("local_count", "local_mean", "local_var", "new_count", "new_mean", "new_var")
         plan.give(**{f"{name}{r}": v for name, v in zip(names, prefix)})
-        plan.give(**{f"{name}{r}": v for name, v in dict(y=y, dx=dx, dw=dw, db=db, dlocal=dlocal).items()})
+        plan.give(**{f"{name}{r}": v for name, v in dict(y=y, dx=dx, dw=dw, db=db, share=share, running_mean=running_mean, count=local_count).items()})
     out = plan.run("norm")
     whole = lambda v: ref.timestep_norm(v["x"], v["weight"], v["bias"], count, v["mean"], v["var"], G, EPS)
     inputs = {"x": x, "weight": weight, "bias": bias, "mean": mean, "var": var}
@@ -137,30 +138,23 @@ def timestep(s, B, R, l, D, G, seen):
     for name in ("new_count", "new_mean", "new_var"):
         s.same(name, [out[f"{name}{r}"] for r in ranks])
 
-    for ends in (True, False):
-        plan = Plan(s, B, l)
-        f, gathered = plan.function, plan.add("summaries", summaries, 1)
-        dlocal = plan.add("dlocal", np.concatenate([out[f"dlocal{r}"] for r in ranks], 1), 1)
-        state = [plan.add("count", count, 1), plan.add("mean", mean, 1), plan.add("var", var, 1)]
-        last = [plan.add("dnew_mean", dnew_mean, 1), plan.add("dnew_var", dnew_var, 1)] if ends else [None, None]
-        for r in ranks:
-            value, dx, own = plan.add(f"x{r}", xs[r], 2), plan.add(f"dx{r}", out[f"dx{r}"], 2), plan.add(f"own{r}", summaries[:, r:r + 1], 1)
-            dsummary, dmean, dvar = f.op("timestep_prefix_grad", [dlocal, *last, gathered, *state, f.index(r)], [of(own), *types[1:]],
-                                         operand_groups=[1, int(ends), int(ends), 1, 1, 1, 1, 1])
-            result = f.op("timestep_statistics_grad", [dx, value, own, dsummary], [of(value)])
-            plan.give(**{f"x.grad{r}": result, f"mean.grad{r}": dmean, f"var.grad{r}": dvar})
-        got = plan.run("gradient" if ends else "gradient-without-ends")
+    for r in ranks:
+        s.check(f"count of rank {r}", out[f"count{r}"], out[f"local_count{r}"])
 
-        def products(v):
-            y, _, new_mean, new_var = whole(v)
-            return inner([(dy, y)] + ([(dnew_mean, new_mean), (dnew_var, new_var)] if ends else []))
-
-        gradients = {"x": np.concatenate([got[f"x.grad{r}"] for r in ranks], 1), "mean": got["mean.grad0"], "var": got["var.grad0"],
-                     "weight": sum(out[f"dw{r}"] for r in ranks), "bias": sum(out[f"db{r}"] for r in ranks)}
-        for name, gradient in gradients.items():
-            s.check_gradient(name, gradient, products, inputs, weight=name in ("weight", "bias"))
-        for name in ("mean", "var"):
-            s.same(f"grad.{name}", [got[f"{name}.grad{r}"] for r in ranks])
+    plan = Plan(s, B, l)
+    f, shares = plan.function, plan.add("shares", np.concatenate([out[f"share{r}"] for r in ranks], 1), 1)
+    for r in ranks:
+        value, dx = plan.add(f"x{r}", xs[r], 2), plan.add(f"dx{r}", out[f"dx{r}"], 2)
+        local_count, running_mean = plan.add(f"count{r}", out[f"count{r}"], 1), plan.add(f"running_mean{r}", out[f"running_mean{r}"], 2)
+        result, dmean, dvar = f.op("timestep_suffix_grad", [dx, value, shares, local_count, running_mean, f.index(r)], [of(value), *types[1:]])
+        plan.give(**{f"x.grad{r}": result, f"mean.grad{r}": dmean, f"var.grad{r}": dvar})
+    got = plan.run("gradient")
+    gradients = {"x": np.concatenate([got[f"x.grad{r}"] for r in ranks], 1), "mean": got["mean.grad0"], "var": got["var.grad0"],
+                 "weight": sum(out[f"dw{r}"] for r in ranks), "bias": sum(out[f"db{r}"] for r in ranks)}
+    for name, gradient in gradients.items():
+        s.check_gradient(name, gradient, lambda v: inner([(dy, whole(v)[0])]), inputs, weight=name in ("weight", "bias"))
+    for name in ("mean", "var"):
+        s.report.add(s.name, f"grad.{name} is given by rank 0 alone", None, not any(got[f"{name}.grad{r}"].any() for r in ranks[1:]))
 
 
 def cema(s, B, R, l, D, N, block):

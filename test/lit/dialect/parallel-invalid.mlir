@@ -145,172 +145,55 @@ func.func @timestep_prefix(%a: tensor<2x3x2x4xf32>, %b: tensor<2xi64>, %c: tenso
 
 // -----
 
-// timestep_prefix_grad C1
-func.func @timestep_prefix_grad(%a: tensor<2x2x2x4xf32>, %b: tensor<2x4xf32>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dlocal: expected [2, 3, 2, 4], got [2, 2, 2, 4]}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x2x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+// timestep_moments_grad C1
+func.func @timestep_moments_grad(%a: tensor<2x4xf32>, %b: tensor<2x5xf32>, %x: tensor<2x8x16xf32>, %n: tensor<2xi64>, %m: tensor<2x8x4xf32>) {
+  // expected-error@+1 {{dvar: expected [2, 4], got [2, 5]}}
+  %r = megalodon.timestep_moments_grad %a, %b, %x state(%n, %m) : (tensor<2x4xf32>, tensor<2x5xf32>, tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x8x4xf32>) -> tensor<2x1x2x4xf32>
   return
 }
 
 // -----
 
-// timestep_prefix_grad C1
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x4xf32>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dsummary: expected [2, 1, 2, 4], got [2, 3, 2, 4]}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+// timestep_moments_grad C2
+func.func @timestep_moments_grad(%a: tensor<2x4xf32>, %b: tensor<2x4xf32>, %x: tensor<2x8x16xf32>, %n: tensor<2xi64>, %m: tensor<2x9x4xf32>) {
+  // expected-error@+1 {{running_mean: expected [2, 8, 4], got [2, 9, 4]}}
+  %r = megalodon.timestep_moments_grad %a, %b, %x state(%n, %m) : (tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x9x4xf32>) -> tensor<2x1x2x4xf32>
   return
 }
 
 // -----
 
-// timestep_prefix_grad C2
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x4xf32>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<3xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{count: expected [2], got [3]}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<3xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+// timestep_moments_grad C3
+func.func @timestep_moments_grad(%a: tensor<2x4xf64>, %b: tensor<2x4xf64>, %x: tensor<2x8x16xf32>, %n: tensor<2xi64>, %m: tensor<2x8x4xf32>) {
+  // expected-error@+1 {{dmean: expected elements of 'f32', got 'f64'}}
+  %r = megalodon.timestep_moments_grad %a, %b, %x state(%n, %m) : (tensor<2x4xf64>, tensor<2x4xf64>, tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x8x4xf32>) -> tensor<2x1x2x4xf32>
   return
 }
 
 // -----
 
-// timestep_prefix_grad C2
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x4xf32>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dmean: expected [2, 4], got [2, 5]}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x5xf32>, tensor<2x4xf32>)
-  return
-}
-
-// -----
-
-// timestep_prefix_grad C3
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x5xf32>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dnew_mean: expected [2, 4], got [2, 5]}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x5xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-  return
-}
-
-// -----
-
-// timestep_prefix_grad C3
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x4xf32>, %c: tensor<2x5xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dnew_var: expected [2, 4], got [2, 5]}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x5xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-  return
-}
-
-// -----
-
-// timestep_prefix_grad C4
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf64>, %b: tensor<2x4xf32>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dlocal: expected elements of 'f32', got 'f64'}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-  return
-}
-
-// -----
-
-// timestep_prefix_grad C4
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x4xf64>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dnew_mean: expected elements of 'f32', got 'f64'}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x4xf64>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-  return
-}
-
-// -----
-
-// timestep_prefix_grad C4
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x4xf32>, %c: tensor<2x4xf64>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) {
-  // expected-error@+1 {{dnew_var: expected elements of 'f32', got 'f64'}}
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf64>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-  return
-}
-
-// -----
-
-// timestep_statistics_grad C1
-func.func @timestep_statistics_grad(%a: tensor<2x9x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x1x2x4xf32>, %d: tensor<2x1x2x4xf32>) {
+// timestep_suffix_grad C1
+func.func @timestep_suffix_grad(%dx: tensor<2x9x16xf32>, %x: tensor<2x8x16xf32>, %s: tensor<2x3x2x4xf32>, %n: tensor<2xi64>, %m: tensor<2x8x4xf32>, %k: index) {
   // expected-error@+1 {{dx: expected [2, 8, 16], got [2, 9, 16]}}
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x9x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x4xf32>, tensor<2x1x2x4xf32>) -> tensor<2x8x16xf32>
+  %r:3 = megalodon.timestep_suffix_grad %dx, %x, %s state(%n, %m) at %k : (tensor<2x9x16xf32>, tensor<2x8x16xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x8x4xf32>, index) -> (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
   return
 }
 
 // -----
 
-// timestep_statistics_grad C1
-func.func @timestep_statistics_grad(%a: tensor<2x8x16xf64>, %b: tensor<2x8x16xf32>, %c: tensor<2x1x2x4xf32>, %d: tensor<2x1x2x4xf32>) {
-  // expected-error@+1 {{dx: expected elements of 'f32', got 'f64'}}
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x8x16xf64>, tensor<2x8x16xf32>, tensor<2x1x2x4xf32>, tensor<2x1x2x4xf32>) -> tensor<2x8x16xf32>
-  return
-}
-
-// -----
-
-// timestep_statistics_grad C1
-func.func @timestep_statistics_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x1x2x4xf32>, %d: tensor<2x1x2x4xf32>) {
-  // expected-error@+1 {{result: expected [2, 8, 16], got [2, 9, 16]}}
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x4xf32>, tensor<2x1x2x4xf32>) -> tensor<2x9x16xf32>
-  return
-}
-
-// -----
-
-// timestep_statistics_grad C2
-func.func @timestep_statistics_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x3x2x4xf32>, %d: tensor<2x1x2x4xf32>) {
-  // expected-error@+1 {{summary: expected [2, 1, 2, 4], got [2, 3, 2, 4]}}
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x3x2x4xf32>, tensor<2x1x2x4xf32>) -> tensor<2x8x16xf32>
-  return
-}
-
-// -----
-
-// timestep_statistics_grad C2
-func.func @timestep_statistics_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x1x2x4xf32>, %d: tensor<2x1x2x2xf32>) {
-  // expected-error@+1 {{dsummary: expected [2, 1, 2, 4], got [2, 1, 2, 2]}}
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x4xf32>, tensor<2x1x2x2xf32>) -> tensor<2x8x16xf32>
-  return
-}
-
-// -----
-
-// timestep_statistics_grad C2
-func.func @timestep_statistics_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x1x2x4xf64>, %d: tensor<2x1x2x4xf32>) {
-  // expected-error@+1 {{summary: expected elements of 'f32', got 'f64'}}
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x4xf64>, tensor<2x1x2x4xf32>) -> tensor<2x8x16xf32>
-  return
-}
-
-// -----
-
-// timestep_statistics_grad C2
-func.func @timestep_statistics_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x1x2x5xf32>, %d: tensor<2x1x2x5xf32>) {
+// timestep_suffix_grad C2
+func.func @timestep_suffix_grad(%dx: tensor<2x8x16xf32>, %x: tensor<2x8x16xf32>, %s: tensor<2x3x2x5xf32>, %n: tensor<2xi64>, %m: tensor<2x8x5xf32>, %k: index) {
   // expected-error@+1 {{groups: expected a divisor of channels 16, got 5}}
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x5xf32>, tensor<2x1x2x5xf32>) -> tensor<2x8x16xf32>
+  %r:3 = megalodon.timestep_suffix_grad %dx, %x, %s state(%n, %m) at %k : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x3x2x5xf32>, tensor<2xi64>, tensor<2x8x5xf32>, index) -> (tensor<2x8x16xf32>, tensor<2x5xf32>, tensor<2x5xf32>)
   return
 }
 
 // -----
 
-// pack_statistics C1
-func.func @pack_statistics(%a: tensor<2x4xf32>, %b: tensor<2x5xf32>) {
-  // expected-error@+1 {{var: expected [2, 4], got [2, 5]}}
-  %r = megalodon.pack_statistics %a, %b : (tensor<2x4xf32>, tensor<2x5xf32>) -> tensor<2x1x2x4xf32>
-  return
-}
-
-// -----
-
-// pack_statistics C1
-func.func @pack_statistics(%a: tensor<2x4xf32>, %b: tensor<2x4xf64>) {
-  // expected-error@+1 {{var: expected elements of 'f32', got 'f64'}}
-  %r = megalodon.pack_statistics %a, %b : (tensor<2x4xf32>, tensor<2x4xf64>) -> tensor<2x1x2x4xf32>
-  return
-}
-
-// -----
-
-// pack_statistics C1
-func.func @pack_statistics(%a: tensor<2x4xf32>, %b: tensor<2x4xf32>) {
-  // expected-error@+1 {{summary: expected [2, 1, 2, 4], got [2, 2, 2, 4]}}
-  %r = megalodon.pack_statistics %a, %b : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x2x2x4xf32>
+// timestep_suffix_grad C3
+func.func @timestep_suffix_grad(%dx: tensor<2x8x16xf32>, %x: tensor<2x8x16xf32>, %s: tensor<2x3x2x4xf32>, %n: tensor<3xi64>, %m: tensor<2x8x4xf32>, %k: index) {
+  // expected-error@+1 {{count: expected [2], got [3]}}
+  %r:3 = megalodon.timestep_suffix_grad %dx, %x, %s state(%n, %m) at %k : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x3x2x4xf32>, tensor<3xi64>, tensor<2x8x4xf32>, index) -> (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
   return
 }
 

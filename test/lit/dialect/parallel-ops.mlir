@@ -51,32 +51,25 @@ func.func @timestep_prefix(%a: tensor<2x3x2x4xf32>, %b: tensor<2xi64>, %c: tenso
   return %r#0, %r#1, %r#2, %r#3, %r#4, %r#5 : tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>
 }
 
-// CHECK-LABEL: func.func @timestep_prefix_grad(
-// CHECK: megalodon.timestep_prefix_grad %{{.*}}, %{{.*}} from(%{{.*}}, %{{.*}}, %{{.*}}) at %{{.*}} : (tensor<2x3x2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-func.func @timestep_prefix_grad(%a: tensor<2x3x2x4xf32>, %b: tensor<2x3x2x4xf32>, %c: tensor<2xi64>, %d: tensor<2x4xf32>, %e: tensor<2x4xf32>, %f: index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>) {
-  %r:3 = megalodon.timestep_prefix_grad %a, %b from(%c, %d, %e) at %f : (tensor<2x3x2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-  return %r#0, %r#1, %r#2 : tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>
+// CHECK-LABEL: func.func @local_count(
+// CHECK: megalodon.local_count %{{.*}} at %{{.*}} : (tensor<2xi64>, index) -> tensor<2xi64>
+func.func @local_count(%n: tensor<2xi64>, %k: index) -> tensor<2xi64> {
+  %r = megalodon.local_count %n at %k : (tensor<2xi64>, index) -> tensor<2xi64>
+  return %r : tensor<2xi64>
 }
 
-// CHECK-LABEL: func.func @timestep_prefix_grad_end(
-// CHECK: megalodon.timestep_prefix_grad %{{.*}} end(%{{.*}}, %{{.*}}), %{{.*}} from(%{{.*}}, %{{.*}}, %{{.*}}) at %{{.*}} : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-func.func @timestep_prefix_grad_end(%a: tensor<2x3x2x4xf32>, %b: tensor<2x4xf32>, %c: tensor<2x4xf32>, %d: tensor<2x3x2x4xf32>, %e: tensor<2xi64>, %f: tensor<2x4xf32>, %g: tensor<2x4xf32>, %h: index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>) {
-  %r:3 = megalodon.timestep_prefix_grad %a end(%b, %c), %d from(%e, %f, %g) at %h : (tensor<2x3x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, index) -> (tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
-  return %r#0, %r#1, %r#2 : tensor<2x1x2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>
-}
-
-// CHECK-LABEL: func.func @timestep_statistics_grad(
-// CHECK: megalodon.timestep_statistics_grad %{{.*}}, %{{.*}} summary(%{{.*}}, %{{.*}}) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x4xf32>, tensor<2x1x2x4xf32>) -> tensor<2x8x16xf32>
-func.func @timestep_statistics_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x1x2x4xf32>, %d: tensor<2x1x2x4xf32>) -> tensor<2x8x16xf32> {
-  %r = megalodon.timestep_statistics_grad %a, %b summary(%c, %d) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x1x2x4xf32>, tensor<2x1x2x4xf32>) -> tensor<2x8x16xf32>
-  return %r : tensor<2x8x16xf32>
-}
-
-// CHECK-LABEL: func.func @pack_statistics(
-// CHECK: megalodon.pack_statistics %{{.*}}, %{{.*}} : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x1x2x4xf32>
-func.func @pack_statistics(%a: tensor<2x4xf32>, %b: tensor<2x4xf32>) -> tensor<2x1x2x4xf32> {
-  %r = megalodon.pack_statistics %a, %b : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x1x2x4xf32>
+// CHECK-LABEL: func.func @timestep_moments_grad(
+// CHECK: megalodon.timestep_moments_grad %{{.*}}, %{{.*}}, %{{.*}} state(%{{.*}}, %{{.*}}) : (tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x8x4xf32>) -> tensor<2x1x2x4xf32>
+func.func @timestep_moments_grad(%a: tensor<2x4xf32>, %b: tensor<2x4xf32>, %x: tensor<2x8x16xf32>, %n: tensor<2xi64>, %m: tensor<2x8x4xf32>) -> tensor<2x1x2x4xf32> {
+  %r = megalodon.timestep_moments_grad %a, %b, %x state(%n, %m) : (tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x8x4xf32>) -> tensor<2x1x2x4xf32>
   return %r : tensor<2x1x2x4xf32>
+}
+
+// CHECK-LABEL: func.func @timestep_suffix_grad(
+// CHECK: megalodon.timestep_suffix_grad %{{.*}}, %{{.*}}, %{{.*}} state(%{{.*}}, %{{.*}}) at %{{.*}} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x8x4xf32>, index) -> (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+func.func @timestep_suffix_grad(%dx: tensor<2x8x16xf32>, %x: tensor<2x8x16xf32>, %s: tensor<2x3x2x4xf32>, %n: tensor<2xi64>, %m: tensor<2x8x4xf32>, %k: index) -> (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>) {
+  %r:3 = megalodon.timestep_suffix_grad %dx, %x, %s state(%n, %m) at %k : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x3x2x4xf32>, tensor<2xi64>, tensor<2x8x4xf32>, index) -> (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+  return %r#0, %r#1, %r#2 : tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>
 }
 
 // CHECK-LABEL: func.func @cema_summary(
