@@ -119,7 +119,8 @@ void RmsNormOp::buildVectorJacobianProduct(OpBuilder &builder,
     return;
   auto grad = RmsNormGradOp::create(
       builder, getLoc(), getX().getType(), typeOrNone(getWeight()), results[0],
-      forward(getX()), forwardOrNone(forward, getWeight()), getEpsAttr());
+      forward(getX()), forwardOrNone(forward, getWeight()), /*sums=*/Value(),
+      getEpsAttr(), /*width=*/IntegerAttr());
   operands[0] = grad.getDx();
   if (getWeight())
     operands[1] = grad.getDweight();
@@ -134,7 +135,8 @@ void LayerNormOp::buildVectorJacobianProduct(OpBuilder &builder,
     return;
   auto grad = LayerNormGradOp::create(
       builder, getLoc(), results[0], forward(getX()),
-      forwardOrNone(forward, getWeight()), getEpsAttr());
+      forwardOrNone(forward, getWeight()), /*sums=*/Value(), getEpsAttr(),
+      /*width=*/IntegerAttr());
   operands[0] = grad.getDx();
   if (getWeight()) {
     operands[1] = grad.getDweight();

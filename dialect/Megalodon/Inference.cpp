@@ -299,6 +299,22 @@ INFER(CrossEntropyCombineOp) {
   return success();
 }
 
+/// `count` sums in f64 for every token of x.
+static Type rowSums(Value x, int64_t count) {
+  return RankedTensorType::get({shapeOf(x)[0], shapeOf(x)[1], count},
+                               Float64Type::get(x.getContext()));
+}
+
+INFER(RmsNormGradSumsOp) {
+  types.push_back(rowSums(in.getX(), 2));
+  return success();
+}
+
+INFER(LayerNormGradSumsOp) {
+  types.push_back(rowSums(in.getX(), 4));
+  return success();
+}
+
 INFER(SumOfSquaresOp) {
   types.push_back(RankedTensorType::get({}, Float64Type::get(context)));
   return success();
@@ -364,5 +380,7 @@ COMPATIBLE(CemaGradSummaryOp)
 COMPATIBLE(CemaPrefixOp)
 COMPATIBLE(CrossEntropySummaryOp)
 COMPATIBLE(CrossEntropyCombineOp)
+COMPATIBLE(RmsNormGradSumsOp)
+COMPATIBLE(LayerNormGradSumsOp)
 COMPATIBLE(SumOfSquaresOp)
 #undef COMPATIBLE

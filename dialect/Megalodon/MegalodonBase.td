@@ -74,6 +74,7 @@ def FStatistics : Megalodon_FloatRank<[4]>;        // [B, R, 2, G]
 def FStates : Megalodon_FloatRank<[5]>;            // [B, R, D, N, 2]
 def FAny : ConfinedType<RankedTensorOf<[F32, F64]>, [CPred<"::llvm::cast<::mlir::ShapedType>($_self).hasStaticShape()">], "static tensor of f32 or f64">;
 def F64Scalar : Megalodon_Ranked<[F64], [0]>;
+def F64Tokens : Megalodon_Ranked<[F64], [3]>;      // [B, L, numbers]
 def F64Matrix : Megalodon_Ranked<[F64], [2]>;      // [D, N]
 def F64Complex : Megalodon_Ranked<[F64], [3]>;     // [D, N, 2]
 def FState : Megalodon_FloatRank<[4]>;             // [B, D, N, 2]

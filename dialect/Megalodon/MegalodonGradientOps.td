@@ -190,7 +190,7 @@ def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptor
   let assemblyFormat = "$dy (`end` `(` $dnew_state^ `)`)? `,` $x `,` $p `,` $q `,` $g `,` $omega `states` `(` $block_states `)` attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOpAdaptorWithIsCompatible]> {
+def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of rms_norm";
   let description = [{
     ```
@@ -198,8 +198,12 @@ def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOp
     dx = r u - r^3 x mean(u x);  dweight = sum dy x r
     ```
 
+    With `sums` the channels are a slice of `width`, and the means are those of whole rows: `sums` holds what rms_norm_grad_sums gives of
+    the slices, added up.
+
     * C1: dy, x, dx one type.
     * C2: weight, dweight both given, [D], or both absent.
+    * C3: sums [B,L,2] of f64 and width are both given or both absent; width >= D.
 
     Example:
 
@@ -209,12 +213,12 @@ def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [InferTypeOp
        -> (tensor<2x8x16xf32>, tensor<16xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
+  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width);
   let results = (outs FTokens:$dx, Optional<FVector>:$dweight);
-  let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dy `,` $x (`,` $weight^)? (`sums` `(` $sums^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [InferTypeOpAdaptorWithIsCompatible]> {
+def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of layer_norm";
   let description = [{
     ```
@@ -222,8 +226,12 @@ def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [InferTy
     dx = r (u - mean(u) - n mean(u n));  dweight = sum dy n;  dbias = sum dy
     ```
 
+    With `sums` the channels are a slice of `width`, and the means are those of whole rows: `sums` holds what layer_norm_grad_sums gives of
+    the slices, added up.
+
     * C1: dy, x, dx one type.
     * C2: weight and the results dweight, dbias are all given, [D], or all absent.
+    * C3: sums [B,L,4] of f64 and width are both given or both absent; width >= D.
 
     Example:
 
@@ -233,14 +241,14 @@ def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [InferTy
        -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
+  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width);
   let results = (outs FTokens:$dx, Variadic<FVector>:$dparameters);
   let extraClassDeclaration = [{
     /// Null without parameters.
     ::mlir::Value getDweight() { return getDparameters().empty() ? ::mlir::Value() : getDparameters()[0]; }
     ::mlir::Value getDbias() { return getDparameters().empty() ? ::mlir::Value() : getDparameters()[1]; }
   }];
-  let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dy `,` $x (`,` $weight^)? (`sums` `(` $sums^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad", [InferTypeOpAdaptorWithIsCompatible]> {

@@ -296,6 +296,60 @@ def Megalodon_CrossEntropyCombineOp : Megalodon_ParallelOp<"cross_entropy_combin
   let assemblyFormat = "$summaries `,` $targets attr-dict `:` functional-type(operands, results)";
 }
 
+//===-- Row norms -------------------------------------------------------------------------------------------------------------===//
+
+def Megalodon_RmsNormGradSumsOp : Megalodon_ParallelOp<"rms_norm_grad_sums", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "what rms_norm_grad needs of whole rows, from a slice of the channels";
+  let description = [{
+    With u = dy (1 + weight), summed over the slice in f64:
+
+    ```
+    sums[b,l] = (sum x^2, sum u x)
+    ```
+
+    * C1: dy, x one type [B,L,D].
+    * C2: weight, if given, [D] of x's element type.
+    * C3: sums [B,L,2] of f64.
+
+    Example:
+
+    ```mlir
+    %sums = megalodon.rms_norm_grad_sums %dy, %x, %weight
+        : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>)
+       -> tensor<2x8x2xf64>
+    ```
+  }];
+  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight);
+  let results = (outs F64Tokens:$sums);
+  let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
+}
+
+def Megalodon_LayerNormGradSumsOp : Megalodon_ParallelOp<"layer_norm_grad_sums", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "what layer_norm_grad needs of whole rows, from a slice of the channels";
+  let description = [{
+    With u = dy (1 + weight), summed over the slice in f64:
+
+    ```
+    sums[b,l] = (sum x, sum x^2, sum u, sum u x)
+    ```
+
+    * C1: dy, x one type [B,L,D].
+    * C2: weight, if given, [D] of x's element type.
+    * C3: sums [B,L,4] of f64.
+
+    Example:
+
+    ```mlir
+    %sums = megalodon.layer_norm_grad_sums %dy, %x, %weight
+        : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>)
+       -> tensor<2x8x4xf64>
+    ```
+  }];
+  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight);
+  let results = (outs F64Tokens:$sums);
+  let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
+}
+
 //===-- Optimizer -------------------------------------------------------------------------------------------------------------===//
 
 def Megalodon_SumOfSquaresOp : Megalodon_ParallelOp<"sum_of_squares", [InferTypeOpAdaptorWithIsCompatible]> {

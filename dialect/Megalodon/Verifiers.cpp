@@ -457,6 +457,20 @@ LogicalResult CemaGradOp::verify() {
   return check.results(*this, {"dx", "dp", "dq", "dg", "domega", "dstate"});
 }
 
+/// What the gradients of row norms ask of a slice's sums over whole rows.
+static void checkSlice(Check &check, Value x, Value sums,
+                       std::optional<uint64_t> width, int64_t count) {
+  ArrayRef<int64_t> shape = shapeOf(x);
+  check
+      .that(!sums == !width, "sums", "sums and width both given or both absent",
+            "one of them")
+      .shape("sums", sums, {shape[0], shape[1], count});
+  if (width)
+    check.that(static_cast<int64_t>(*width) >= shape[2], "width",
+               "at least " + Twine(shape[2]) + " channels",
+               Twine(static_cast<int64_t>(*width)));
+}
+
 LogicalResult RmsNormGradOp::verify() {
   Check check(*this);
   // C1
@@ -464,6 +478,8 @@ LogicalResult RmsNormGradOp::verify() {
   // C2
   check.shape("weight", getWeight(), {shapeOf(getX())[2]})
       .element("weight", getWeight(), elementOf(getX()));
+  // C3
+  checkSlice(check, getX(), getSums(), getWidth(), 2);
   return check.results(*this, {"dx", "dweight"});
 }
 
@@ -474,6 +490,8 @@ LogicalResult LayerNormGradOp::verify() {
   // C2
   check.shape("weight", getWeight(), {shapeOf(getX())[2]})
       .element("weight", getWeight(), elementOf(getX()));
+  // C3
+  checkSlice(check, getX(), getSums(), getWidth(), 4);
   return check.results(*this, {"dx", "dweight", "dbias"});
 }
 
@@ -727,6 +745,29 @@ LogicalResult CrossEntropyCombineOp::verify() {
       .shape("targets", getTargets(), summaries.drop_back());
   // C1, C2
   return check.results(*this, {"nll", "lse"});
+}
+
+/// What the sums of a slice ask of its cotangent and gain.
+static void checkNormSlice(Check &check, Value dy, Value x, Value weight) {
+  check.type("dy", dy, x)
+      .shape("weight", weight, {shapeOf(x)[2]})
+      .element("weight", weight, elementOf(x));
+}
+
+LogicalResult RmsNormGradSumsOp::verify() {
+  Check check(*this);
+  // C1, C2
+  checkNormSlice(check, getDy(), getX(), getWeight());
+  // C3
+  return check.results(*this, {"sums"});
+}
+
+LogicalResult LayerNormGradSumsOp::verify() {
+  Check check(*this);
+  // C1, C2
+  checkNormSlice(check, getDy(), getX(), getWeight());
+  // C3
+  return check.results(*this, {"sums"});
 }
 
 LogicalResult SumOfSquaresOp::verify() {

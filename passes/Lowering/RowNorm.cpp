@@ -44,17 +44,81 @@ struct RmsNormLowering : LoweringPattern<RmsNormOp> {
   }
 };
 
+/// A token's sums over the whole row, f64 scalars.
+SmallVector<Value> wholeRow(KernelBuilder &k, Value sums, Value t) {
+  SmallVector<Value> values;
+  for (int64_t i = 0, e = cast<MemRefType>(sums.getType()).getDimSize(1); i < e;
+       ++i)
+    values.push_back(k.loadScalar(sums, {t, k.index(i)}));
+  return values;
+}
+
+/// rms_norm_grad_sums: x^2 and u x; layer_norm_grad_sums: also x and u.
+template <typename OpType>
+struct NormGradSumsLowering : LoweringPattern<OpType> {
+  using LoweringPattern<OpType>::LoweringPattern;
+  using LoweringPattern<OpType>::options;
+
+  LogicalResult matchAndRewrite(OpType op,
+                                PatternRewriter &rewriter) const override {
+    constexpr bool isLayerNorm = std::is_same_v<OpType, LayerNormGradSumsOp>;
+    RankedTensorType type = tensorOf(op.getX());
+    Type element = type.getElementType();
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
+    KernelBuilder k(rewriter, options, op,
+                    isLayerNorm ? "layer_norm_grad_sums"
+                                : "rms_norm_grad_sums");
+    Type f64 = k.b.getF64Type();
+    Value dy = k.read(op.getDy(), View::Rows),
+          x = k.read(op.getX(), View::Rows);
+    Value weight = op.getWeight() ? k.read(op.getWeight()) : Value();
+    Value sums = k.write(op.getType(), View::Rows);
+    Value zero = k.constant(0, VectorType::get({k.lanes(element)}, f64));
+    SmallVector<Value> zeros(isLayerNorm ? 4 : 2, zero);
+    forTokens(k, rows, [&](Value t) {
+      SmallVector<SmallVector<Value>> sets = accumulateRow(
+          k, width, element, zeros,
+          [&](Value i, Value mask, MutableArrayRef<Value> partial) {
+            Value entry = k.toFloat(k.load(x, {t, i}, mask), f64),
+                  u = k.toFloat(k.load(dy, {t, i}, mask), f64);
+            if (weight)
+              u = k.fma(u, k.toFloat(k.load(weight, {i}, mask), f64), u);
+            if (isLayerNorm) {
+              partial[0] = k.add(partial[0], entry);
+              partial[2] = k.add(partial[2], u);
+            }
+            Value &squares = partial[isLayerNorm ? 1 : 0];
+            addSquares(k, entry, squares);
+            partial.back() = k.fma(u, entry, partial.back());
+          });
+      for (size_t i = 0; i < zeros.size(); ++i) {
+        Value total = sets[0][i];
+        for (const SmallVector<Value> &set : llvm::drop_begin(sets))
+          total = k.add(total, set[i]);
+        k.storeScalar(k.sum(total), sums, {t, k.index(i)});
+      }
+    });
+    rewriter.replaceOp(op, k.finish(tokenGrid(rows),
+                                    2.0 * zeros.size() * type.getNumElements(),
+                                    bytesOf(op)));
+    return success();
+  }
+};
+
 struct RmsNormGradLowering : LoweringPattern<RmsNormGradOp> {
   using LoweringPattern::LoweringPattern;
   LogicalResult matchAndRewrite(RmsNormGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
     Type element = type.getElementType();
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
-    KernelBuilder k(rewriter, options, op, "rms_norm_grad");
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width),
+            whole = op.getWidth().value_or(width);
+    KernelBuilder k(rewriter, options, op,
+                    op.getSums() ? "rms_norm_grad_slice" : "rms_norm_grad");
     Value dy = k.read(op.getDy(), View::Rows),
           x = k.read(op.getX(), View::Rows);
     Value weight = op.getWeight() ? k.read(op.getWeight()) : Value();
+    Value given = op.getSums() ? k.read(op.getSums(), View::Rows) : Value();
     Value dx = k.write(type, View::Rows);
     Value partial =
         weight ? k.write(partialRowsType(type, rows, width)) : Value();
@@ -66,18 +130,20 @@ struct RmsNormGradLowering : LoweringPattern<RmsNormGradOp> {
     };
     forTokens(k, rows, [&](Value t) {
       SmallVector<Value> sums =
-          sumRow(k, width, element, 2,
-                 [&](Value i, Value mask, MutableArrayRef<Value> sums) {
-                   Value vector = k.load(x, {t, i}, mask);
-                   addSquares(k, vector, sums[0]);
-                   sums[1] = k.fma(scaled(t, i, mask), vector, sums[1]);
-                 });
+          given ? wholeRow(k, given, t)
+                : sumRow(k, width, element, 2,
+                         [&](Value i, Value mask, MutableArrayRef<Value> sums) {
+                           Value vector = k.load(x, {t, i}, mask);
+                           addSquares(k, vector, sums[0]);
+                           sums[1] = k.fma(scaled(t, i, mask), vector, sums[1]);
+                         });
       Value root =
-          inverseRoot(k, sums[0], width, op.getEps().convertToDouble());
-      Value cube = k.mul(k.mul(root, root), root);
-      Value scale = k.splat(root),
-            pull = k.splat(
-                k.mul(k.mul(cube, sums[1]), k.constant(-1.0 / width, element)));
+          inverseRoot(k, sums[0], whole, op.getEps().convertToDouble());
+      Value cube = k.mul(k.mul(root, root), root),
+            share = k.constant(-1.0 / whole, root.getType());
+      Value scale = k.splat(k.toFloat(root, element)),
+            pull =
+                k.splat(k.toFloat(k.mul(k.mul(cube, sums[1]), share), element));
       k.forLanes(width, element, [&](Value i, Value mask) {
         Value vector = k.load(x, {t, i}, mask);
         if (weight)
@@ -152,17 +218,31 @@ struct LayerNormLowering : LoweringPattern<LayerNormOp> {
   }
 };
 
+/// From (sum x, sum x^2, sum u, sum u x) of n channels in f64: the sums around
+/// the mean of x^2, of u and of u x, and the mean.
+SmallVector<Value> centeredSums(KernelBuilder &k, ValueRange sums, int64_t n) {
+  Type f64 = k.b.getF64Type();
+  Value mean = k.mul(sums[0], k.constant(1.0 / n, f64));
+  // Rounding must not make a variance of 0 negative.
+  Value squares =
+      k.max(k.sub(sums[1], k.mul(mean, sums[0])), k.constant(0, f64));
+  return {squares, sums[2], k.sub(sums[3], k.mul(mean, sums[2])), mean};
+}
+
 struct LayerNormGradLowering : LoweringPattern<LayerNormGradOp> {
   using LoweringPattern::LoweringPattern;
   LogicalResult matchAndRewrite(LayerNormGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
     Type element = type.getElementType();
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
-    KernelBuilder k(rewriter, options, op, "layer_norm_grad");
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width),
+            whole = op.getWidth().value_or(width);
+    KernelBuilder k(rewriter, options, op,
+                    op.getSums() ? "layer_norm_grad_slice" : "layer_norm_grad");
     Value dy = k.read(op.getDy(), View::Rows),
           x = k.read(op.getX(), View::Rows);
     Value weight = op.getWeight() ? k.read(op.getWeight()) : Value();
+    Value given = op.getSums() ? k.read(op.getSums(), View::Rows) : Value();
     Value dx = k.write(type, View::Rows), partialWeight, partialBias;
     if (weight) {
       partialWeight = k.write(partialRowsType(type, rows, width));
@@ -171,25 +251,35 @@ struct LayerNormGradLowering : LoweringPattern<LayerNormGradOp> {
       clearPartialRow(k, partialBias);
     }
     forTokens(k, rows, [&](Value t) {
-      Value mean = rowMean(k, x, t, width, element);
+      SmallVector<Value> sums;
+      Value mean;
+      if (given) {
+        sums = centeredSums(k, wholeRow(k, given, t), whole);
+        mean = k.splat(k.toFloat(sums[3], element));
+      } else {
+        mean = rowMean(k, x, t, width, element);
+      }
       auto scaled = [&](Value i, Value mask) {
         Value u = k.load(dy, {t, i}, mask);
         return weight ? k.fma(u, k.load(weight, {i}, mask), u) : u;
       };
-      SmallVector<Value> sums =
-          sumRow(k, width, element, 3,
-                 [&](Value i, Value mask, MutableArrayRef<Value> sums) {
-                   Value offset = centered(k, x, t, i, mask, mean),
-                         u = scaled(i, mask);
-                   addSquares(k, offset, sums[0]);
-                   sums[1] = k.add(sums[1], u);
-                   sums[2] = k.fma(u, offset, sums[2]);
-                 });
+      if (!given)
+        sums = sumRow(k, width, element, 3,
+                      [&](Value i, Value mask, MutableArrayRef<Value> sums) {
+                        Value offset = centered(k, x, t, i, mask, mean),
+                              u = scaled(i, mask);
+                        addSquares(k, offset, sums[0]);
+                        sums[1] = k.add(sums[1], u);
+                        sums[2] = k.fma(u, offset, sums[2]);
+                      });
       Value root =
-          inverseRoot(k, sums[0], width, op.getEps().convertToDouble());
-      Value share = k.constant(-1.0 / width, element);
-      Value scale = k.splat(root), minusMean = k.splat(k.mul(sums[1], share));
-      Value minusPull = k.splat(k.mul(k.mul(sums[2], root), share));
+          inverseRoot(k, sums[0], whole, op.getEps().convertToDouble());
+      Value share = k.constant(-1.0 / whole, root.getType());
+      auto spread = [&](Value value) {
+        return k.splat(k.toFloat(value, element));
+      };
+      Value scale = spread(root), minusMean = spread(k.mul(sums[1], share));
+      Value minusPull = spread(k.mul(k.mul(sums[2], root), share));
       k.forLanes(width, element, [&](Value i, Value mask) {
         Value n = k.mul(k.sub(k.load(x, {t, i}, mask), mean), scale);
         if (weight) {
@@ -341,7 +431,8 @@ struct NormalizedQKGradLowering : LoweringPattern<NormalizedQKGradOp> {
 void populateRowLowering(RewritePatternSet &patterns,
                          const LoweringOptions &options) {
   patterns.add<RmsNormLowering, RmsNormGradLowering, LayerNormLowering,
-               LayerNormGradLowering, NormalizedQKLowering,
+               LayerNormGradLowering, NormGradSumsLowering<RmsNormGradSumsOp>,
+               NormGradSumsLowering<LayerNormGradSumsOp>, NormalizedQKLowering,
                NormalizedQKGradLowering>(patterns.getContext(), options);
   populateElementwiseLowering(patterns, options);
 }

@@ -215,7 +215,8 @@ class RmsNorm(Op):
     def build(self, f, v, a, cot):
         x, weight = v["x"], v.get("weight")
         y = f.op("rms_norm", [x, weight], [of(x)], **a)
-        gradients = cot and f.op("rms_norm_grad", [cot["y"], x, weight], [of(x), weight and of(weight)], **a)
+        gradients = cot and f.op("rms_norm_grad", [cot["y"], x, weight], [of(x), weight and of(weight)],
+                                 operand_groups=[1, 1, int(weight is not None), 0], **a)
         return {"y": y}, gradients and dict(zip(self.differentiable, gradients))
 
 
@@ -241,7 +242,7 @@ def build_layer_norm(f, x, weight, bias, eps, cot):
     if not cot:
         return {"y": y}, None
     gradients = f.op("layer_norm_grad", [cot["y"], x, weight], [of(x), weight and of(weight), bias and of(bias)],
-                     result_groups=[1, affine, affine], eps=eps)
+                     operand_groups=[1, 1, affine, 0], eps=eps)
     return {"y": y}, dict(zip(("x", "weight", "bias"), gradients))
 
 

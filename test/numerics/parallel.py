@@ -285,6 +285,42 @@ def mean(s, B, L, R):
     s.check("dx", out["dx"], np.full((B, L), dy / (R * B * L)), gradient=True)
 
 
+def row_norm(s, kind, B, L, D, R, affine, offset=0.5):
+    """Backward of a norm whose channels are split."""
+    layer, ranks = kind == "layer_norm", range(R)
+    x, dy, weight, bias = s.normal(B, L, D, mean=offset), s.normal(B, L, D), s.normal(D), s.normal(D)
+    xs, dys, weights = parts(x, R, 2), parts(dy, R, 2), parts(weight, R, 0)
+
+    def slices(plan):
+        for r in ranks:
+            yield (r, plan.add(f"dy{r}", dys[r], 2), plan.add(f"x{r}", xs[r], 2), plan.add(f"weight{r}", weights[r]) if affine else None)
+
+    plan, numbers = Plan(s, B, L), 4 if layer else 2
+    for r, cotangent, value, gain in slices(plan):
+        plan.give(**{f"sums{r}": plan.function.op(kind + "_grad_sums", [cotangent, value, gain], [(value.shape[:2] + (numbers,), "f64")])})
+    out = plan.run("sums")
+    u = dy * (1 + weight) if affine else dy
+    for r in ranks:
+        v, w = xs[r], parts(u, R, 2)[r]
+        s.report.compare(s.name, f"sums of rank {r}", out[f"sums{r}"],
+                         np.stack([q.sum(-1) for q in ((v, v * v, w, w * v) if layer else (v * v, w * v))], -1), TOLERANCES["f64"][0])
+
+    plan = Plan(s, B, L)
+    sums = plan.add("sums", sum(out[f"sums{r}"] for r in ranks), 2, element="f64")
+    for r, cotangent, value, gain in slices(plan):
+        of_gain = [gain and of(gain)] * (2 if layer else 1)
+        results = plan.function.op(kind + "_grad", [cotangent, value, gain, sums], [of(value), *of_gain],
+                                   operand_groups=[1, 1, int(affine), 1], eps=EPS, width=D)
+        plan.give(**{f"x{r}.grad": results[0]})
+        plan.give("gradient", **{f"{name}{r}.grad": result for name, result in zip(("weight", "bias"), results[1:]) if result})
+    out = plan.run("slices")
+    norm = lambda v: ref.layer_norm(v["x"], v.get("weight"), v.get("bias"), EPS) if layer else ref.rms_norm(v["x"], v.get("weight"), EPS)
+    inputs = {"x": x, **({"weight": weight} if affine else {}), **({"bias": bias} if affine and layer else {})}
+    for name in inputs:
+        got = np.concatenate([out[f"{name}{r}.grad"] for r in ranks], -1)
+        s.check_gradient(name, got, lambda v: inner([(dy, norm(v))]), inputs, weight=name != "x")
+
+
 def squares(s, *shapes):
     tensors = [s.normal(*shape, deviation=2.0) for shape in shapes]
     plan = Plan(s, 1, 1)
@@ -310,6 +346,9 @@ CASES = {
     "embedding/wide": (embedding, 2, 19, 37, 75, 4, 1.0), "embedding/empty": (embedding, 2, 9, 5, 16, 4, 2.0),
     "embedding/large": (embedding, 2, 19, 2500, 70, 2, 2.0),
     "mean/one": (mean, 1, 1, 2), "mean/wide": (mean, 2, 19, 6),
+    **{f"{kind}/{label}": (row_norm, kind, *shape) for kind in ("rms_norm", "layer_norm") for label, shape in {
+        "prime": (3, 7, 39, 3, True), "wide": (2, 19, 148, 4, True), "plain": (2, 9, 70, 2, False), "one_rank": (1, 5, 33, 1, True),
+        "offset": (2, 5, 64, 2, True, 30.0)}.items()},
     "squares/one": (squares, (1,)), "squares/three": (squares, (13, 7), (5, 3, 2), (997,)),
 }
 

@@ -379,6 +379,132 @@ func.func @cross_entropy_combine(%a: tensor<2x8x6xf32>, %b: tensor<2x8xi32>) {
 
 // -----
 
+// rms_norm_grad_sums C1
+func.func @rms_norm_grad_sums(%a: tensor<2x9x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>) {
+  // expected-error@+1 {{dy: expected [2, 8, 16], got [2, 9, 16]}}
+  %r = megalodon.rms_norm_grad_sums %a, %b, %c : (tensor<2x9x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x2xf64>
+  return
+}
+
+// -----
+
+// rms_norm_grad_sums C2
+func.func @rms_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<15xf32>) {
+  // expected-error@+1 {{weight: expected [16], got [15]}}
+  %r = megalodon.rms_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<15xf32>) -> tensor<2x8x2xf64>
+  return
+}
+
+// -----
+
+// rms_norm_grad_sums C2
+func.func @rms_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf64>) {
+  // expected-error@+1 {{weight: expected elements of 'f32', got 'f64'}}
+  %r = megalodon.rms_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf64>) -> tensor<2x8x2xf64>
+  return
+}
+
+// -----
+
+// rms_norm_grad_sums C3
+func.func @rms_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>) {
+  // expected-error@+1 {{sums: expected [2, 8, 2], got [2, 8, 3]}}
+  %r = megalodon.rms_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x3xf64>
+  return
+}
+
+// -----
+
+// layer_norm_grad_sums C1
+func.func @layer_norm_grad_sums(%a: tensor<2x9x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>) {
+  // expected-error@+1 {{dy: expected [2, 8, 16], got [2, 9, 16]}}
+  %r = megalodon.layer_norm_grad_sums %a, %b, %c : (tensor<2x9x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x4xf64>
+  return
+}
+
+// -----
+
+// layer_norm_grad_sums C2
+func.func @layer_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<15xf32>) {
+  // expected-error@+1 {{weight: expected [16], got [15]}}
+  %r = megalodon.layer_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<15xf32>) -> tensor<2x8x4xf64>
+  return
+}
+
+// -----
+
+// layer_norm_grad_sums C2
+func.func @layer_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf64>) {
+  // expected-error@+1 {{weight: expected elements of 'f32', got 'f64'}}
+  %r = megalodon.layer_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf64>) -> tensor<2x8x4xf64>
+  return
+}
+
+// -----
+
+// layer_norm_grad_sums C3
+func.func @layer_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>) {
+  // expected-error@+1 {{sums: expected [2, 8, 4], got [2, 8, 3]}}
+  %r = megalodon.layer_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x3xf64>
+  return
+}
+
+// -----
+
+// rms_norm_grad C3
+func.func @rms_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x3xf64>) {
+  // expected-error@+1 {{sums: expected [2, 8, 2], got [2, 8, 3]}}
+  %r:2 = megalodon.rms_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x3xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>)
+  return
+}
+
+// -----
+
+// rms_norm_grad C3
+func.func @rms_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x2xf64>) {
+  // expected-error@+1 {{width: expected at least 16 channels, got 8}}
+  %r:2 = megalodon.rms_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64, width = 8 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x2xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>)
+  return
+}
+
+// -----
+
+// rms_norm_grad C3
+func.func @rms_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x2xf64>) {
+  // expected-error@+1 {{sums: expected sums and width both given or both absent, got one of them}}
+  %r:2 = megalodon.rms_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x2xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>)
+  return
+}
+
+// -----
+
+// layer_norm_grad C3
+func.func @layer_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x3xf64>) {
+  // expected-error@+1 {{sums: expected [2, 8, 4], got [2, 8, 3]}}
+  %r:3 = megalodon.layer_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x3xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
+  return
+}
+
+// -----
+
+// layer_norm_grad C3
+func.func @layer_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x4xf64>) {
+  // expected-error@+1 {{width: expected at least 16 channels, got 8}}
+  %r:3 = megalodon.layer_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64, width = 8 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x4xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
+  return
+}
+
+// -----
+
+// layer_norm_grad C3
+func.func @layer_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x4xf64>) {
+  // expected-error@+1 {{sums: expected sums and width both given or both absent, got one of them}}
+  %r:3 = megalodon.layer_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x4xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
+  return
+}
+
+// -----
+
 // sum_of_squares C1
 func.func @sum_of_squares() {
   // expected-error@+1 {{gradients: expected at least one, got none}}

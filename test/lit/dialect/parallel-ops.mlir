@@ -114,6 +114,48 @@ func.func @cross_entropy_combine(%a: tensor<2x8x6xf32>, %b: tensor<2x8xi32>) -> 
   return %r#0, %r#1 : tensor<2x8xf32>, tensor<2x8xf32>
 }
 
+// CHECK-LABEL: func.func @rms_norm_grad_sums(
+// CHECK: megalodon.rms_norm_grad_sums %{{.*}}, %{{.*}}, %{{.*}} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x2xf64>
+func.func @rms_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>) -> tensor<2x8x2xf64> {
+  %r = megalodon.rms_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x2xf64>
+  return %r : tensor<2x8x2xf64>
+}
+
+// CHECK-LABEL: func.func @rms_norm_grad_sums_plain(
+// CHECK: megalodon.rms_norm_grad_sums %{{.*}}, %{{.*}} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>) -> tensor<2x8x2xf64>
+func.func @rms_norm_grad_sums_plain(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>) -> tensor<2x8x2xf64> {
+  %r = megalodon.rms_norm_grad_sums %a, %b : (tensor<2x8x16xf32>, tensor<2x8x16xf32>) -> tensor<2x8x2xf64>
+  return %r : tensor<2x8x2xf64>
+}
+
+// CHECK-LABEL: func.func @rms_norm_grad(
+// CHECK: megalodon.rms_norm_grad %{{.*}}, %{{.*}}, %{{.*}} sums(%{{.*}}) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x2xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>)
+func.func @rms_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x2xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>) {
+  %r:2 = megalodon.rms_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x2xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>)
+  return %r#0, %r#1 : tensor<2x8x16xf32>, tensor<16xf32>
+}
+
+// CHECK-LABEL: func.func @rms_norm_grad_plain(
+// CHECK: megalodon.rms_norm_grad %{{.*}}, %{{.*}} sums(%{{.*}}) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x8x2xf64>) -> tensor<2x8x16xf32>
+func.func @rms_norm_grad_plain(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x8x2xf64>) -> tensor<2x8x16xf32> {
+  %r = megalodon.rms_norm_grad %a, %b sums(%c) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x8x2xf64>) -> tensor<2x8x16xf32>
+  return %r : tensor<2x8x16xf32>
+}
+
+// CHECK-LABEL: func.func @layer_norm_grad_sums(
+// CHECK: megalodon.layer_norm_grad_sums %{{.*}}, %{{.*}}, %{{.*}} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x4xf64>
+func.func @layer_norm_grad_sums(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>) -> tensor<2x8x4xf64> {
+  %r = megalodon.layer_norm_grad_sums %a, %b, %c : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x4xf64>
+  return %r : tensor<2x8x4xf64>
+}
+
+// CHECK-LABEL: func.func @layer_norm_grad(
+// CHECK: megalodon.layer_norm_grad %{{.*}}, %{{.*}}, %{{.*}} sums(%{{.*}}) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x4xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
+func.func @layer_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x8x16xf32>, %c: tensor<16xf32>, %d: tensor<2x8x4xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>) {
+  %r:3 = megalodon.layer_norm_grad %a, %b, %c sums(%d) {eps = 1.000000e-05 : f64, width = 64 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2x8x4xf64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
+  return %r#0, %r#1, %r#2 : tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>
+}
+
 // CHECK-LABEL: func.func @sum_of_squares(
 // CHECK: megalodon.sum_of_squares %{{.*}}, %{{.*}} : (tensor<24x16xf32>, tensor<16xf32>) -> tensor<f64>
 func.func @sum_of_squares(%a: tensor<24x16xf32>, %b: tensor<16xf32>) -> tensor<f64> {
