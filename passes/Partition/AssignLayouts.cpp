@@ -192,20 +192,23 @@ LogicalResult LayoutAssigner::assignByRule(Operation &op, const OpRule &rule) {
   for (char letter : {'b', 'l'})
     take(letter, *axes[letter]);
   // A wish for a result comes first, then what cannot be moved, then the rest.
+  bool wishful = isa<LinearGradWeightOp, LinearGradBiasOp, EmbeddingGradOp>(op);
   for (auto [result, tensor] : llvm::zip_equal(op.getResults(), rule.results))
-    if (auto found = wishes.find(result); found != wishes.end())
+    if (auto found = wishes.find(result); wishful && found != wishes.end())
       for (auto [letter, chosen] :
            llvm::zip_equal(tensor.letters, found->second.dimensions))
         if (!isBatchOrToken(letter))
           take(letter, withoutReplicas(chosen));
-  for (bool movable : {false, true})
+  // What must be moved anyway, to resolve its sum, has the last word.
+  for (int turn : {0, 1, 2})
     for (auto [operand, tensor] :
          llvm::zip_equal(op.getOpOperands(), rule.operands)) {
-      if (!isa<RankedTensorType>(operand.get().getType()) ||
-          tensor.reshardable != movable ||
-          operand.get().getDefiningOp<arith::ConstantOp>())
+      if (operand.get().getDefiningOp<arith::ConstantOp>())
         continue;
       Layout layout = Layout::of(operand.get());
+      bool movable = tensor.reshardable;
+      if (turn != (movable ? (layout.sum.empty() ? 1 : 2) : 0))
+        continue;
       for (auto [letter, chosen] :
            llvm::zip_equal(tensor.letters, layout.dimensions)) {
         if (axes[letter])
@@ -404,10 +407,18 @@ LogicalResult LayoutAssigner::assignReturn(func::ReturnOp op) {
                      cast<RankedTensorType>(operand.get().getType()));
       if (has != wanted)
         change(operand, wanted, /*early=*/true);
-    } else if (auto wish = wishes.find(operand.get());
-               wish != wishes.end() && !has.sum.empty() && zero >= 3) {
-      // Gradients of sharded parameters are reduced as soon as they are there.
-      change(operand, wish->second);
+    } else if (auto found = wishes.find(operand.get());
+               found != wishes.end()) {
+      // A gradient leaves as its parameter lies; that of a sharded parameter is
+      // reduced as soon as it is there.
+      Layout wish = found->second, unreduced = wish;
+      for (Axes &axes : unreduced.dimensions)
+        axes = withoutReplicas(axes);
+      unreduced.sum = has.sum;
+      if (has != unreduced)
+        change(operand, unreduced);
+      if (!has.sum.empty() && zero >= 3)
+        change(operand, wish);
     } else if (std::optional<Layout> to = resolved(has)) {
       change(operand, *to);
     }

@@ -171,14 +171,13 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
       })
       .Case([](RmsNormGradOp op) -> R {
         if (op.getWeight())
-          return makeRule({"*b l d!", "*b l d!", "d!"}, {"b l d!", "+d!"});
-        return makeRule({"*b l d!", "*b l d!"}, {"b l d!"});
+          return makeRule({"*b l d", "*b l d", "*d"}, {"b l d", "+d"});
+        return makeRule({"*b l d", "*b l d"}, {"b l d"});
       })
       .Case([](LayerNormGradOp op) -> R {
         if (op.getWeight())
-          return makeRule({"*b l d!", "*b l d!", "d!"},
-                          {"b l d!", "+d!", "+d!"});
-        return makeRule({"*b l d!", "*b l d!"}, {"b l d!"});
+          return makeRule({"*b l d", "*b l d", "*d"}, {"b l d", "+d", "+d"});
+        return makeRule({"*b l d", "*b l d"}, {"b l d"});
       })
       .Case([](NormalizedQKGradOp) -> R {
         return makeRule({"b l h", "b l h", "b l h", "t h"},

@@ -41,6 +41,7 @@ private:
   void rewriteCema(CemaOp op);
   void rewriteCemaGrad(CemaGradOp op);
   void rewriteCrossEntropy(CrossEntropyOp op);
+  template <typename Sums, typename Grad> void rewriteRowNormGrad(Grad op);
 
   //===-- The shard dialect, in one place -------------------------------===//
 
@@ -312,6 +313,18 @@ void FunctionPartitioner::rewriteCemaGrad(CemaGradOp op) {
   op.getDstate().replaceAllUsesWith(prefix.getNewState());
 }
 
+/// A rank has a slice of each row; the sums over whole rows are all that the
+/// ranks exchange.
+template <typename Sums, typename Grad>
+void FunctionPartitioner::rewriteRowNormGrad(Grad op) {
+  if (!isSplit(op.getX(), 2))
+    return;
+  Location loc = op.getLoc();
+  Value sums = Sums::create(b, loc, op.getDy(), op.getX(), op.getWeight());
+  op.getSumsMutable().assign(reduce(loc, sums, {Axis::Tensor}));
+  op.setWidth(wholeExtent(op.getX(), 2));
+}
+
 /// Each rank sees its columns of the logits; two numbers a token make the loss.
 void FunctionPartitioner::rewriteCrossEntropy(CrossEntropyOp op) {
   Location loc = op.getLoc();
@@ -353,6 +366,12 @@ LogicalResult FunctionPartitioner::rewrite(Operation &op) {
           op.setVocabulary(wholeExtent(op.getLogits(), 2));
         }
         return success();
+      })
+      .Case([&](RmsNormGradOp op) {
+        return rewriteRowNormGrad<RmsNormGradSumsOp>(op), success();
+      })
+      .Case([&](LayerNormGradOp op) {
+        return rewriteRowNormGrad<LayerNormGradSumsOp>(op), success();
       })
       .Case([&](EmbeddingOp op) {
         if (isSplit(op.getWeight(), 0))
