@@ -407,8 +407,7 @@ LogicalResult LayoutAssigner::assignReturn(func::ReturnOp op) {
                      cast<RankedTensorType>(operand.get().getType()));
       if (has != wanted)
         change(operand, wanted, /*early=*/true);
-    } else if (auto found = wishes.find(operand.get());
-               found != wishes.end()) {
+    } else if (auto found = wishes.find(operand.get()); found != wishes.end()) {
       // A gradient leaves as its parameter lies; that of a sharded parameter is
       // reduced as soon as it is there.
       Layout wish = found->second, unreduced = wish;
@@ -497,7 +496,8 @@ LogicalResult LayoutAssigner::assignEntry(func::FuncOp entry) {
   }
   SmallVector<std::optional<Layout>> results(entry.getNumResults());
   for (unsigned index : llvm::seq(entry.getNumResults()))
-    if (hasResultRole(entry, index, Role::Gradient))
+    if (hasResultRole(entry, index, Role::Gradient) &&
+        !nameOfResult(entry, index).starts_with("grad.state."))
       results[index] =
           portLayout(nameOfResult(entry, index), Role::Gradient,
                      cast<RankedTensorType>(entry.getResultTypes()[index]));

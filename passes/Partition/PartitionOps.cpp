@@ -85,6 +85,17 @@ private:
         .getResult()[0];
   }
 
+  /// `to` stands where `from` stood, but for what `except` reads: later
+  /// rewrites ask for its layout.
+  void replace(Value from, Value to, Operation *except = nullptr) {
+    Layout layout = layouts.at(from);
+    RankedTensorType whole = wholeTypes.at(from);
+    layouts[to] = std::move(layout);
+    wholeTypes[to] = whole;
+    from.replaceUsesWithIf(
+        to, [&](OpOperand &use) { return use.getOwner() != except; });
+  }
+
   bool isSplit(Value value, unsigned dimension) const {
     return !layouts.lookup(value).dimensions[dimension].empty();
   }
@@ -193,11 +204,7 @@ void FunctionPartitioner::rewriteReshard(ReshardOp op) {
     if (before.size() > kept)
       made(gather(loc, value, before.drop_front(kept), dimension));
   }
-  // Later rewrites ask for the layout of what stands in the op's place.
-  RankedTensorType whole = wholeTypes.at(op);
-  layouts[value] = to;
-  wholeTypes[value] = whole;
-  op.replaceAllUsesWith(value);
+  replace(op, value);
   op.erase();
 }
 
@@ -234,7 +241,7 @@ void FunctionPartitioner::rewriteNorm(GlobalNormOp op) {
                                 : reduce(op.getLoc(), square, axes));
   }
   auto norm = NormOfSquaresOp::create(b, op.getLoc(), op.getType(), sums);
-  op.replaceAllUsesWith(norm.getResult());
+  replace(op, norm.getResult());
   op.erase();
 }
 
@@ -250,9 +257,9 @@ void FunctionPartitioner::rewriteTimestepNorm(TimestepNormOp op) {
   op.getCountMutable().assign(prefix.getLocalCount());
   op.getMeanMutable().assign(prefix.getLocalMean());
   op.getVarMutable().assign(prefix.getLocalVar());
-  op.getNewCount().replaceAllUsesWith(prefix.getNewCount());
-  op.getNewMean().replaceAllUsesWith(prefix.getNewMean());
-  op.getNewVar().replaceAllUsesWith(prefix.getNewVar());
+  replace(op.getNewCount(), prefix.getNewCount());
+  replace(op.getNewMean(), prefix.getNewMean());
+  replace(op.getNewVar(), prefix.getNewVar());
 }
 
 LogicalResult
@@ -272,16 +279,14 @@ FunctionPartitioner::rewriteTimestepNormGrad(TimestepNormGradOp op) {
   auto suffix =
       TimestepSuffixGradOp::create(b, loc, op.getDx(), op.getX(), shares,
                                    op.getCount(), op.getRunningMean(), index);
-  op.getDx().replaceAllUsesExcept(suffix.getResult(), suffix);
+  replace(op.getDx(), suffix.getResult(), suffix);
   // Only the first rank knows the statistics in front of all tokens.
-  auto replace = [&](Value own, Value first) {
-    if (llvm::hasSingleElement(own.getUses()))
-      return;
-    Value everywhere = reduce(loc, first, {Axis::Chunk});
-    own.replaceAllUsesExcept(everywhere, share);
+  auto sendFirst = [&](Value own, Value first) {
+    if (!llvm::hasSingleElement(own.getUses()))
+      replace(own, reduce(loc, first, {Axis::Chunk}), share);
   };
-  replace(op.getDmean(), suffix.getDmean());
-  replace(op.getDvar(), suffix.getDvar());
+  sendFirst(op.getDmean(), suffix.getDmean());
+  sendFirst(op.getDvar(), suffix.getDvar());
   return success();
 }
 
@@ -294,7 +299,7 @@ void FunctionPartitioner::rewriteCema(CemaOp op) {
       CemaPrefixOp::create(b, loc, gather(loc, summary, {Axis::Chunk}, 1),
                            op.getQ(), op.getState(), index, UnitAttr());
   op.getStateMutable().assign(prefix.getLocalState());
-  op.getNewState().replaceAllUsesWith(prefix.getNewState());
+  replace(op.getNewState(), prefix.getNewState());
 }
 
 void FunctionPartitioner::rewriteCemaGrad(CemaGradOp op) {
@@ -310,7 +315,7 @@ void FunctionPartitioner::rewriteCemaGrad(CemaGradOp op) {
       CemaPrefixOp::create(b, loc, gather(loc, summary, {Axis::Chunk}, 1),
                            op.getQ(), end, index, b.getUnitAttr());
   op.getDnewStateMutable().assign(prefix.getLocalState());
-  op.getDstate().replaceAllUsesWith(prefix.getNewState());
+  replace(op.getDstate(), prefix.getNewState());
 }
 
 /// A rank has a slice of each row; the sums over whole rows are all that the
@@ -333,8 +338,8 @@ void FunctionPartitioner::rewriteCrossEntropy(CrossEntropyOp op) {
       b.getI64IntegerAttr(wholeExtent(op.getLogits(), 2)));
   auto combined = CrossEntropyCombineOp::create(
       b, loc, gather(loc, summary, {Axis::Tensor}, 2), op.getTargets());
-  op.getNll().replaceAllUsesWith(combined.getNll());
-  op.getLse().replaceAllUsesWith(combined.getLse());
+  replace(op.getNll(), combined.getNll());
+  replace(op.getLse(), combined.getLse());
   op.erase();
 }
 
