@@ -4,6 +4,7 @@
 #include "runtime/parallel/Communicator.h"
 #include "runtime/parallel/Mesh.h"
 #include "runtime/plan/LoadedPlan.h"
+#include "runtime/plan/Traffic.h"
 #include <algorithm>
 #include <cstring>
 #include <deque>
@@ -31,8 +32,6 @@ static bool isShared(const Variable &variable) {
          variable.role == Role::FirstMoment ||
          variable.role == Role::SecondMoment;
 }
-
-static size_t alignedBytes(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 static std::shared_ptr<const plan::LoadedPlan>
 runnableHere(std::shared_ptr<const plan::LoadedPlan> plan) {
@@ -93,12 +92,12 @@ struct Storage {
           const std::string &purpose) {
     size_t total = 0;
     for (uint32_t index : variables)
-      total += alignedBytes(plan.variables[index].localBytes());
+      total += plan::allocatedBytes(plan.variables[index]);
     memory = cpu::Memory(total, purpose);
     std::byte *next = memory.data();
     for (uint32_t index : variables) {
       address[index] = next;
-      next += alignedBytes(plan.variables[index].localBytes());
+      next += plan::allocatedBytes(plan.variables[index]);
     }
   }
 };
@@ -472,6 +471,30 @@ const Coordinates &Session::place() const { return impl->place; }
 void Session::setStep(int64_t step) { impl->step = step; }
 const plan::LoadedPlan &Session::plan() const { return *impl->plan; }
 int Session::threads() const { return impl->executor.threads().size(); }
+
+plan::RankMemory Session::memory() const {
+  plan::RankMemory memory;
+  memory.arena = impl->arena.bytes();
+  memory.staging = impl->executor.stagingBytes();
+  auto add = [&](const Storage &storage) {
+    // Variables lie one behind the other.
+    std::vector<std::pair<const std::byte *, Role>> begins;
+    for (auto &[index, address] : storage.address)
+      begins.push_back({address, impl->plan->variables[index].role});
+    std::sort(begins.begin(), begins.end());
+    for (size_t i = 0; i < begins.size(); ++i) {
+      const std::byte *end = i + 1 < begins.size() ? begins[i + 1].first
+                                                   : storage.memory.data() +
+                                                         storage.memory.bytes();
+      memory.of(begins[i].second) += uint64_t(end - begins[i].first);
+    }
+  };
+  add(impl->shared);
+  for (const std::optional<Bound> &bound : impl->bound)
+    if (bound)
+      add(bound->own);
+  return memory;
+}
 
 bool Session::hasFunction(std::string_view name) const {
   return impl->plan->findFunction(name) >= 0;

@@ -12,7 +12,8 @@
 namespace megalodon {
 
 namespace plan {
-class LoadedPlan; // runtime/plan/LoadedPlan.h
+class LoadedPlan;  // runtime/plan/LoadedPlan.h
+struct RankMemory; // runtime/plan/Traffic.h
 } // namespace plan
 
 class World;        // runtime/parallel/Communicator.h
@@ -109,6 +110,10 @@ public:
   const std::vector<std::vector<double>> &commandSeconds() const;
 
   int threads() const;
+
+  /// The memory that this rank has allocated: shared memory, the arena, that of
+  /// all functions used so far and of the messages they sent.
+  plan::RankMemory memory() const;
 
 private:
   struct Impl;

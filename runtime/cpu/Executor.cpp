@@ -1,6 +1,7 @@
 #include "runtime/cpu/Executor.h"
 #include "runtime/cpu/OneDnn.h"
 #include "runtime/plan/Header.h"
+#include "runtime/plan/Traffic.h"
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -126,14 +127,6 @@ static uint64_t rowsOf(const plan::CollectiveItem &item, const Call &call) {
   return item.rowsOf(call.batch, call.length);
 }
 
-/// Whether the buffers themselves are a message: a rank's share in one piece,
-/// the ranks' shares in a row.
-static bool isMessage(const plan::CollectiveStart &start, const Call &call) {
-  return start.items.size() == 1 &&
-         (start.kind == plan::CollectiveKind::AllReduce ||
-          rowsOf(start.items[0], call) == 1);
-}
-
 Memory Executor::takeStaging(uint64_t bytes) {
   // The smallest that is large enough; if there is none, the largest grows.
   auto bySize = [](const Memory &left, const Memory &right) {
@@ -151,6 +144,13 @@ Memory Executor::takeStaging(uint64_t bytes) {
   Memory taken = std::move(*found);
   spare.erase(found);
   return taken;
+}
+
+size_t Executor::stagingBytes() const {
+  size_t bytes = 0;
+  for (const Memory &memory : spare)
+    bytes += memory.bytes();
+  return bytes;
 }
 
 /// Puts what this rank sends into the order of a message: for reduce_scatter a
@@ -197,10 +197,11 @@ void Executor::execute(const plan::CollectiveStart &start,
   pending.location = &command.location;
   const std::byte *send = run.buffers[start.items[0].from];
   std::byte *receive = run.buffers[start.items[0].to];
-  if (!isMessage(start, run.call)) {
+  if (const uint64_t bytes =
+          plan::stagingBytes(*plan, start, run.call.batch, run.call.length)) {
     // What is received first, then what is sent.
     const bool reduces = start.kind == plan::CollectiveKind::AllReduce;
-    pending.staging = takeStaging(reduces ? share : share * (ranks + 1));
+    pending.staging = takeStaging(bytes);
     receive = pending.staging.data();
     std::byte *out = reduces ? receive
                      : start.kind == plan::CollectiveKind::AllGather

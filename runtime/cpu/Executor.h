@@ -38,6 +38,9 @@ public:
 
   ThreadPool &threads() { return pool; }
 
+  /// Memory that messages took on their way, between runs.
+  size_t stagingBytes() const;
+
 private:
   /// A collective that was started.
   struct Pending {

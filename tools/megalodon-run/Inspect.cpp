@@ -3,6 +3,7 @@
 #include "runtime/core/File.h"
 #include "runtime/io/Safetensors.h"
 #include "runtime/plan/LoadedPlan.h"
+#include "runtime/plan/Traffic.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Text.h"
 #include <CLI/CLI.hpp>
@@ -47,37 +48,13 @@ std::string initializerText(const plan::Initializer &init) {
   }
 }
 
-/// Sizes of a program's memory on one rank, in bytes.
-struct MemoryPlan {
-  uint64_t arena, withoutReuse = 0, state = 0, own = 0;
-};
-
-MemoryPlan memoryPlan(const plan::LoadedPlan &plan,
-                      const plan::Function &function,
-                      const plan::Program &program) {
-  MemoryPlan memory{program.arenaBytes};
-  std::vector<uint32_t> used(function.inputs);
-  used.insert(used.end(), function.outputs.begin(), function.outputs.end());
-  for (const plan::Buffer &buffer : program.buffers) {
+/// What the arena would be if nothing shared bytes.
+uint64_t bytesWithoutReuse(const plan::Program &program) {
+  uint64_t bytes = 0;
+  for (const plan::Buffer &buffer : program.buffers)
     if (buffer.variable < 0)
-      memory.withoutReuse += buffer.bytes;
-    else
-      used.push_back(uint32_t(buffer.variable));
-  }
-  std::sort(used.begin(), used.end());
-  used.erase(std::unique(used.begin(), used.end()), used.end());
-  for (uint32_t index : used) {
-    const plan::Variable &variable = plan.variables[index];
-    if (!variable.isHeldBy(program.stage))
-      continue;
-    if (variable.role == Role::State)
-      memory.state += variable.localBytes();
-    if (variable.role != Role::Parameter &&
-        variable.role != Role::FirstMoment &&
-        variable.role != Role::SecondMoment)
-      memory.own += variable.localBytes();
-  }
-  return memory;
+      bytes += buffer.bytes;
+  return bytes;
 }
 
 struct CommandCounts {
@@ -101,40 +78,18 @@ CommandCounts countCommands(const plan::Program &program) {
   return counts;
 }
 
-/// Messages of one kind over the same axes in a segment.
-struct Messages {
-  std::string name;
-  int64_t count = 0;
-  uint64_t bytes = 0; ///< shares of one rank
-};
-
-std::vector<Messages> messagesOf(const plan::LoadedPlan &plan,
-                                 const plan::Function &function,
-                                 const plan::Segment &segment) {
-  std::vector<Messages> list;
-  for (const plan::Command &command : segment.commands) {
-    auto *start = std::get_if<plan::CollectiveStart>(&command.operation);
-    if (!start)
-      continue;
-    const std::string name = plan::collectiveName(plan, *start);
-    auto found = std::find_if(list.begin(), list.end(), [&](const Messages &m) {
-      return m.name == name;
-    });
-    if (found == list.end())
-      found = list.insert(list.end(), Messages{name});
-    found->count += 1;
-    found->bytes +=
-        start->shareBytes(function.localBatch(), function.localLength());
-  }
-  return list;
-}
-
 uint64_t bytesOf(const plan::LoadedPlan &plan, Role role) {
   uint64_t bytes = 0;
   for (const plan::Variable &variable : plan.variables)
     if (variable.role == role)
       bytes += variable.bytes();
   return bytes;
+}
+
+/// Everything a function has besides parameters, moments and the arena.
+uint64_t ownVariableBytes(const plan::RankMemory &memory) {
+  return memory.gradients + memory.state + memory.inputsOutputs +
+         memory.residuals;
 }
 
 /// What a rank of a pipeline coordinate holds of it.
@@ -209,17 +164,31 @@ Json signature(const plan::LoadedPlan &plan,
   return list;
 }
 
+Json memoryJson(const plan::RankMemory &memory) {
+  return {{"parameters", memory.parameters},
+          {"moments", memory.moments},
+          {"gradients", memory.gradients},
+          {"state", memory.state},
+          {"inputs_outputs", memory.inputsOutputs},
+          {"residuals", memory.residuals},
+          {"arena", memory.arena},
+          {"activations", memory.activations()},
+          {"staging", memory.staging},
+          {"total", memory.total()}};
+}
+
 Json programJson(const plan::LoadedPlan &plan, const plan::Function &function,
                  const plan::Program &program) {
-  const MemoryPlan memory = memoryPlan(plan, function, program);
+  const plan::RankMemory memory = plan::memoryOf(plan, function, program);
   const CommandCounts counts = countCommands(program);
   Json out = {
       {"stage", program.stage},
       {"parameter_bytes", localBytesOf(plan, Role::Parameter, program.stage)},
       {"state_bytes", memory.state},
       {"arena_bytes", memory.arena},
-      {"arena_bytes_without_reuse", memory.withoutReuse},
-      {"own_variable_bytes", memory.own},
+      {"arena_bytes_without_reuse", bytesWithoutReuse(program)},
+      {"own_variable_bytes", ownVariableBytes(memory)},
+      {"memory", memoryJson(memory)},
       {"microbatches", program.microbatches},
       {"slots", program.slots},
       {"commands", program.commandCount()},
@@ -229,16 +198,23 @@ Json programJson(const plan::LoadedPlan &plan, const plan::Function &function,
       {"actions", program.actions.size()},
       {"update_actions", program.updateActions.size()}};
   Json &segments = out["segments"] = Json::array();
-  for (const plan::Segment &segment : program.segments) {
-    Json messages = Json::array();
-    for (const Messages &entry : messagesOf(plan, function, segment))
-      messages.push_back({{"name", entry.name},
-                          {"count", entry.count},
-                          {"bytes", entry.bytes}});
-    segments.push_back({{"name", segment.name},
-                        {"commands", segment.commands.size()},
-                        {"collectives", messages}});
-  }
+  for (const plan::Segment &segment : program.segments)
+    segments.push_back(
+        {{"name", segment.name}, {"commands", segment.commands.size()}});
+  const std::vector<plan::Message> messages =
+      plan::messagesOf(plan, function, program);
+  Json &traffic = out["traffic"] = Json::array();
+  for (const plan::Traffic &entry : plan::trafficOf(messages))
+    traffic.push_back({{"name", entry.name},
+                       {"half", entry.update ? "update" : "compute"},
+                       {"messages", entry.messages},
+                       {"bytes", entry.bytes}});
+  Json &list = out["messages"] = Json::array();
+  for (const plan::Message &message : messages)
+    list.push_back({{"name", message.name},
+                    {"location", message.location},
+                    {"microbatch", message.microbatch},
+                    {"bytes", message.bytes}});
   return out;
 }
 
@@ -338,7 +314,7 @@ void printSignature(const plan::LoadedPlan &plan, const char *head,
 /// Memory and commands of the ranks of one pipeline coordinate.
 void printProgram(const plan::LoadedPlan &plan, const plan::Function &function,
                   const plan::Program &program) {
-  const MemoryPlan memory = memoryPlan(plan, function, program);
+  const plan::RankMemory memory = plan::memoryOf(plan, function, program);
   const CommandCounts counts = countCommands(program);
   std::string head = "memory";
   if (plan.mesh.pp > 1)
@@ -348,12 +324,23 @@ void printProgram(const plan::LoadedPlan &plan, const plan::Function &function,
         str(", a rank of ", program.microbatches, " x ", function.localBatch(),
             " rows, ", function.localLength(), " tokens");
   std::printf("%s\n", head.c_str());
-  printTable({{"state", grouped(int64_t(memory.state)) + " bytes"},
-              {"arena", grouped(int64_t(memory.arena)) + " bytes"},
-              {"arena without reuse",
-               grouped(int64_t(memory.withoutReuse)) + " bytes"},
-              {"inputs, outputs, state, gradients",
-               grouped(int64_t(memory.own)) + " bytes"}});
+  auto bytes = [](uint64_t count) {
+    return grouped(int64_t(count)) + " bytes";
+  };
+  std::vector<std::vector<std::string>> sizes = {
+      {"parameters", bytes(memory.parameters)},
+      {"moments", bytes(memory.moments)},
+      {"gradients", bytes(memory.gradients)},
+      {"state", bytes(memory.state)},
+      {"inputs, outputs", bytes(memory.inputsOutputs)},
+      {"arena", bytes(memory.arena)},
+      {"arena without reuse", bytes(bytesWithoutReuse(program))}};
+  if (memory.residuals)
+    sizes.push_back({"residuals between segments", bytes(memory.residuals)});
+  if (plan.mesh.ranks() > 1)
+    sizes.push_back({"staging of messages", bytes(memory.staging)});
+  sizes.push_back({"all", bytes(memory.total())});
+  printTable(sizes);
   std::printf("commands    %s: %s dispatches of %s kernels, %s products, %s "
               "copies",
               grouped(int64_t(program.commandCount())).c_str(),
@@ -373,14 +360,14 @@ void printProgram(const plan::LoadedPlan &plan, const plan::Function &function,
   }
   std::printf("\n");
   std::vector<std::vector<std::string>> rows;
-  for (const plan::Segment &segment : program.segments)
-    for (const Messages &entry : messagesOf(plan, function, segment))
-      rows.push_back(
-          {entry.name, "in " + segment.name,
-           grouped(entry.count) + (entry.count == 1 ? " message" : " messages"),
-           grouped(int64_t(entry.bytes)) + " bytes a rank"});
+  for (const plan::Traffic &entry :
+       plan::trafficOf(plan::messagesOf(plan, function, program)))
+    rows.push_back({entry.name, entry.update ? "in the update" : "",
+                    grouped(entry.messages) +
+                        (entry.messages == 1 ? " message" : " messages"),
+                    bytes(entry.bytes)});
   if (!rows.empty()) {
-    std::printf("collectives\n");
+    std::printf("a rank puts into messages\n");
     printTable(rows, {0, 1});
   }
 }
