@@ -13,6 +13,7 @@ void addGenerate(CLI::App &app);
 void addBench(CLI::App &app);
 void addInspect(CLI::App &app);
 void addInvoke(CLI::App &app);
+void addSimulate(CLI::App &app);
 void addTrain(CLI::App &app);
 
 } // namespace megalodon

@@ -14,6 +14,7 @@ int main(int argc, char **argv) {
   megalodon::addInvoke(app);
   megalodon::addInspect(app);
   megalodon::addBench(app);
+  megalodon::addSimulate(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {
