@@ -114,7 +114,8 @@ PlanWriter::writeVariables() {
   auto parameterOf = [&](const Variable &variable) {
     for (StringRef prefix : {"exp_avg_sq.", "exp_avg.", "grad."}) {
       StringRef name = variable.name;
-      if (variable.role != Role::Parameter && name.consume_front(prefix)) {
+      if (variable.role != Role::Parameter && variable.role != Role::Residual &&
+          name.consume_front(prefix)) {
         auto found = parameters.find(name);
         return found == parameters.end() ? -1 : found->second;
       }

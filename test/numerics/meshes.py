@@ -53,6 +53,7 @@ class MeshTest:
         self.model, self.runner, self.report = model, runner, report
         self.params = typed(model.params, "f64")
         self.shape = f"{model.batch}x{model.length}"
+        self.state = typed(with_far_rows(model.state_after(model.starts), model.config.chunk_size), "f64")
         self.want = {}
 
     def compile(self, stem, entries, *options):
@@ -64,7 +65,7 @@ class MeshTest:
         plan = self.compile("-".join(["plan", *options]).replace("=", ""), ",".join(f"{entry}:{self.shape}" for entry in ("forward", "score", "grad", "train")),
                             *options)
         ranks = ["--virtual-ranks"] if mesh else []
-        state = typed(with_far_rows(model.state_after(model.starts), model.config.chunk_size), "f64")
+        state = self.state
         tokens = {"tokens": model.tokens}
         both = {**tokens, "targets": model.targets}
         out = {}
