@@ -33,7 +33,7 @@ private:
   void describePorts();
   void makeLocal(Value value);
   LogicalResult rewrite(Operation &op);
-  void rewriteReshard(ReshardOp op);
+  LogicalResult rewriteReshard(ReshardOp op);
   void rewriteConstant(arith::ConstantOp op);
   void rewriteNorm(GlobalNormOp op);
   void rewriteTimestepNorm(TimestepNormOp op);
@@ -160,52 +160,65 @@ void FunctionPartitioner::describePorts() {
   }
 }
 
-void FunctionPartitioner::rewriteReshard(ReshardOp op) {
+LogicalResult FunctionPartitioner::rewriteReshard(ReshardOp op) {
   const Layout from = layouts.at(op.getInput()), to = layouts.at(op);
   Location loc = op.getLoc();
   Value value = op.getInput();
-  Axes open; // sums that end here
-  for (Axis axis : from.sum)
-    if (!llvm::is_contained(to.sum, axis))
-      open.push_back(axis);
-  auto added = [&](size_t dimension) {
-    ArrayRef<Axis> before = from.dimensions[dimension],
-                   after = to.dimensions[dimension];
-    return after.size() > before.size() ? after.drop_front(before.size())
-                                        : ArrayRef<Axis>();
-  };
-  // Sums that do not end in a split end first: later steps move less.
-  Axes scattered;
-  for (size_t dimension = 0; dimension < to.dimensions.size(); ++dimension)
-    for (Axis axis : added(dimension))
-      if (llvm::is_contained(open, axis))
-        scattered.push_back(axis);
-  Axes reduced;
-  for (Axis axis : open)
-    if (!llvm::is_contained(scattered, axis))
-      reduced.push_back(axis);
   auto made = [&](Value next) {
     value = next;
     next.getDefiningOp()->setDiscardableAttrs(
         op->getDiscardableAttrDictionary());
   };
+  // Of each dimension the first axes stay; the others are gathered, and what
+  // stands in their place is split anew.
+  auto kept = [&](size_t dimension) {
+    ArrayRef<Axis> before = from.dimensions[dimension],
+                   after = to.dimensions[dimension];
+    size_t number = 0;
+    while (number < before.size() && number < after.size() &&
+           before[number] == after[number])
+      ++number;
+    return number;
+  };
+  auto added = [&](size_t dimension) {
+    return ArrayRef<Axis>(to.dimensions[dimension]).drop_front(kept(dimension));
+  };
+  auto endsInSplit = [&](Axis axis) {
+    return llvm::any_of(llvm::seq(to.dimensions.size()), [&](size_t dimension) {
+      return llvm::is_contained(added(dimension), axis);
+    });
+  };
+  Axes reduced, scattered;
+  for (Axis axis : from.sum)
+    if (!llvm::is_contained(to.sum, axis))
+      (endsInSplit(axis) ? scattered : reduced).push_back(axis);
+  for (size_t dimension = 0; dimension < to.dimensions.size(); ++dimension) {
+    ArrayRef<Axis> gone =
+        ArrayRef<Axis>(from.dimensions[dimension]).drop_front(kept(dimension));
+    if (!gone.empty())
+      made(gather(loc, value, gone, dimension));
+  }
   if (!reduced.empty())
     made(reduce(loc, value, reduced));
   for (size_t dimension = 0; dimension < to.dimensions.size(); ++dimension) {
     Axes scatter, cut;
     for (Axis axis : added(dimension))
       (llvm::is_contained(scattered, axis) ? scatter : cut).push_back(axis);
-    ArrayRef<Axis> before = from.dimensions[dimension];
-    size_t kept = to.dimensions[dimension].size();
+    if (!scatter.empty() && !cut.empty())
+      return op.emitOpError("splits dimension ")
+             << dimension << " over sums and whole values at once, expected "
+             << "two changes of layout";
     if (!scatter.empty())
       made(reduceScatter(loc, value, scatter, dimension));
     if (!cut.empty())
       made(slice(loc, value, cut, dimension));
-    if (before.size() > kept)
-      made(gather(loc, value, before.drop_front(kept), dimension));
   }
+  if (value.getType() != op.getType())
+    return op.emitOpError("has no collectives that lead to ")
+           << op.getType() << ", only to " << value.getType();
   replace(op, value);
   op.erase();
+  return success();
 }
 
 void FunctionPartitioner::rewriteConstant(arith::ConstantOp op) {
@@ -356,7 +369,7 @@ LogicalResult FunctionPartitioner::rewrite(Operation &op) {
         cast<RankedTensorType>(op.getX().getType()).getDimSize(1)));
   };
   return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
-      .Case([&](ReshardOp op) { return rewriteReshard(op), success(); })
+      .Case([&](ReshardOp op) { return rewriteReshard(op); })
       .Case(
           [&](arith::ConstantOp op) { return rewriteConstant(op), success(); })
       .Case([&](GlobalNormOp op) { return rewriteNorm(op), success(); })
