@@ -163,12 +163,27 @@ struct Session::Impl {
     for (const plan::Communicator &communicator : plan->communicators) {
       communicators.emplace_back();
       if (communicator.isMember(uint32_t(place.pipeline)))
-        communicators.back() = world.group(plan->mesh.group(
-            world.rank(), communicator.axes,
-            {communicator.stages.begin(), communicator.stages.end()}));
+        communicators.back() = world.group(membersOf(communicator));
       list.push_back(communicators.back().get());
     }
     executor.connect(std::move(list), world.timeout);
+  }
+
+  /// The group that this rank is in, by its axes' coordinates, the first axis
+  /// slowest.
+  std::vector<int> membersOf(const plan::Communicator &communicator) const {
+    std::vector<int> members = plan->mesh.group(
+        world.rank(), communicator.axes,
+        {communicator.stages.begin(), communicator.stages.end()});
+    std::sort(members.begin(), members.end(), [&](int left, int right) {
+      const Coordinates a = plan->mesh.coordinates(left),
+                        b = plan->mesh.coordinates(right);
+      for (Axis axis : communicator.axes)
+        if (a.along(axis) != b.along(axis))
+          return a.along(axis) < b.along(axis);
+      return left < right;
+    });
+    return members;
   }
 
   const Program &programOf(const Function &function) const {

@@ -49,6 +49,9 @@ inline constexpr llvm::StringLiteral kMicrobatchesAttr =
 inline constexpr llvm::StringLiteral kEntryAttr =
     "megalodon.entry"; ///< StringAttr: "forward", "score", "grad", "train",
                        ///< "generate"
+/// The shard.grid of a partitioned module: ranks along data, pipeline, chunk
+/// and tensor axis.
+inline constexpr llvm::StringLiteral kMeshSymbol = "mesh";
 /// On modules: the canonical JSON of the config.
 inline constexpr llvm::StringLiteral kConfigAttr = "megalodon.config";
 inline constexpr llvm::StringLiteral kPrecisionAttr =

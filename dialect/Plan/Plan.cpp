@@ -91,6 +91,72 @@ LogicalResult ProductOp::verify() {
   return success();
 }
 
+/// By which factor dimension `dimension` of `larger` exceeds that of `smaller`,
+/// whose other dimensions are the same; 0 if there is none.
+static int64_t factorBetween(RankedTensorType smaller, RankedTensorType larger,
+                             int64_t dimension) {
+  if (smaller.getRank() != larger.getRank() || dimension < 0 ||
+      dimension >= smaller.getRank())
+    return 0;
+  for (int64_t i = 0; i < smaller.getRank(); ++i)
+    if (i != dimension && smaller.getDimSize(i) != larger.getDimSize(i))
+      return 0;
+  int64_t few = smaller.getDimSize(dimension),
+          many = larger.getDimSize(dimension);
+  return few > 0 && many % few == 0 ? many / few : 0;
+}
+
+LogicalResult CollectiveOp::verify() {
+  // C1
+  if (getInputs().empty() || getInputs().size() != getNumResults())
+    return emitOpError() << "expected as many results as inputs and at least "
+                            "one, got "
+                         << getNumResults() << " for " << getInputs().size();
+  // C3
+  llvm::SmallSet<int64_t, 4> seen;
+  for (int64_t axis : getAxes())
+    if (axis < 0 || axis > 3 || !seen.insert(axis).second)
+      return emitOpError() << "expected distinct axes from 0 to 3, got ["
+                           << getAxes() << "]";
+  if (seen.empty())
+    return emitOpError() << "expected at least one axis, got none";
+  auto first = cast<RankedTensorType>(getInputs()[0].getType());
+  int64_t factor = 0;
+  for (auto [index, input, output] :
+       llvm::enumerate(getInputs(), getOutputs())) {
+    auto from = cast<RankedTensorType>(input.getType()),
+         to = cast<RankedTensorType>(output.getType());
+    // C2
+    for (RankedTensorType type : {from, to})
+      if (type.getElementType() != first.getElementType())
+        return emitOpError()
+               << "expected one element type, got " << first.getElementType()
+               << " and " << type.getElementType();
+    // C4
+    if (getKind() == CollectiveKind::AllReduce) {
+      if (from != to)
+        return emitOpError() << "result " << index << " of type " << to
+                             << " is the sum of an input of type " << from;
+      continue;
+    }
+    // C5
+    bool gathers = getKind() == CollectiveKind::AllGather;
+    int64_t between = gathers ? factorBetween(from, to, getDimension())
+                              : factorBetween(to, from, getDimension());
+    if (between == 0)
+      return emitOpError() << "expected result " << index
+                           << " to differ from its input by a factor in "
+                              "dimension "
+                           << getDimension() << ", got " << from << " and "
+                           << to;
+    if (index > 0 && between != factor)
+      return emitOpError() << "expected a factor of " << factor
+                           << " for result " << index << ", got " << between;
+    factor = between;
+  }
+  return success();
+}
+
 LogicalResult PipelineOp::verify() {
   auto expect = [&](StringRef name, ArrayAttr list, int64_t expected,
                     bool optional) {

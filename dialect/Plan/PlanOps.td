@@ -86,6 +86,45 @@ def Plan_ProductOp : Plan_Op<"product", [Pure]> {
   let hasVerifier = 1;
 }
 
+def Plan_CollectiveKind : I32EnumAttr<"CollectiveKind", "what a message between ranks does", [
+    I32EnumAttrCase<"AllReduce", 0, "all_reduce">, I32EnumAttrCase<"AllGather", 1, "all_gather">,
+    I32EnumAttrCase<"ReduceScatter", 2, "reduce_scatter">]> {
+  let cppNamespace = "::mlir::plan";
+  let genSpecializedAttr = 0;
+}
+def Plan_CollectiveKindAttr : EnumAttr<Plan_Dialect, Plan_CollectiveKind, "collective_kind">;
+
+def Plan_CollectiveOp : Plan_Op<"collective", [Pure]> {
+  let summary = "one message between the ranks that differ along some axes of the mesh";
+  let description = [{
+    Each result belongs to the input of the same number. `all_reduce` adds up over the ranks; `all_gather` sets the ranks' inputs side by side along
+    `dimension`; `reduce_scatter` adds up and leaves each rank its part of `dimension`. `over` lists axes of the mesh (0 data, 1 pipeline, 2 chunk,
+    3 tensor), the first one slowest. With `stages` only ranks at these places of the pipeline take part. `last`: the message is only sent where the
+    accumulation of a training step ends; before, the results are unspecified.
+
+    The message begins here and is complete before the first op that needs it: the schedule phase puts the wait there. The sum of an input that dies here
+    is formed in place.
+
+    * C1: there is an input, and a result for each.
+    * C2: inputs and results have one element type.
+    * C3: the axes are those of the mesh, none twice.
+    * C4: all_reduce: an input and its result have one type.
+    * C5: all_gather, reduce_scatter: an input and its result differ in `dimension` only, by one factor for all of them.
+
+    Example:
+
+    ```mlir
+    %h = plan.collective all_gather(%x) over [3] {dimension = 2 : i64} : (tensor<2x8x16xf32>) -> tensor<2x8x64xf32>
+    %s:2 = plan.collective all_reduce(%a, %b) over [0, 2] {last} : (tensor<16xf32>, tensor<4x4xf32>) -> (tensor<16xf32>, tensor<4x4xf32>)
+    ```
+  }];
+  let arguments = (ins Plan_CollectiveKindAttr:$kind, Variadic<AnyRankedTensor>:$inputs, DenseI64ArrayAttr:$axes,
+                       DefaultValuedAttr<I64Attr, "0">:$dimension, OptionalAttr<DenseI64ArrayAttr>:$stages, UnitAttr:$last);
+  let results = (outs Variadic<AnyRankedTensor>:$outputs);
+  let assemblyFormat = "$kind `(` $inputs `)` `over` $axes attr-dict `:` functional-type($inputs, results)";
+  let hasVerifier = 1;
+}
+
 def Plan_PipelineOp : Plan_Op<"pipeline", [Symbol, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "an entry as the functions of its stages and the order in which each rank runs them";
   let description = [{

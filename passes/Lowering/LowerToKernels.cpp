@@ -42,6 +42,7 @@ struct LowerToKernels
     populateEmbeddingLowering(patterns, options);
     populateSliceLowering(patterns, options);
     populateOptimizerLowering(patterns, options);
+    populateCollectiveLowering(patterns);
     FrozenRewritePatternSet frozen(std::move(patterns));
 
     // One visit an op is enough: no pattern creates megalodon ops.

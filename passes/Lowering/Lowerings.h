@@ -31,6 +31,8 @@ void populateSliceLowering(RewritePatternSet &patterns,
 void populateOptimizerLowering(RewritePatternSet &patterns,
                                const LoweringOptions &options); // Optimizer.cpp
 
+void populateCollectiveLowering(RewritePatternSet &patterns); // Collectives.cpp
+
 /// dst[n] = sum over the first `rows` rows of partial[rows, n], in f64 row
 /// order when `inF64`; `rows` is ceil(tokens / divisor) at run time, or static
 /// when divisor is 0. The second half of every reduction over tokens. Returns

@@ -55,9 +55,6 @@ struct Layout {
   bool operator!=(const Layout &other) const { return !(*this == other); }
 };
 
-/// The symbol of the mesh in a partitioned module.
-inline constexpr llvm::StringLiteral kMeshSymbol = "mesh";
-
 /// The module's mesh: the shape of `shard.grid @mesh`, one rank without it.
 MeshShape getMesh(ModuleOp module);
 

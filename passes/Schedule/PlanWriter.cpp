@@ -30,6 +30,10 @@ static_assert(static_cast<int>(fb::InitKind::Untouched) ==
               static_cast<int>(InitKind::Untouched));
 static_assert(static_cast<int>(fb::Outer::Batch) ==
               static_cast<int>(plan::Outer::Batch));
+static_assert(static_cast<int>(fb::CollectiveKind::ReduceScatter) ==
+              static_cast<int>(plan::CollectiveKind::ReduceScatter));
+static_assert(static_cast<int>(fb::Axis::Tensor) ==
+              static_cast<int>(Axis::Tensor));
 static_assert(static_cast<int>(fb::Inner::Tokens) ==
               static_cast<int>(plan::Inner::Tokens));
 
@@ -72,6 +76,8 @@ private:
                                                 unsigned stage);
   flatbuffers::Offset<fb::Segment> writeSegment(const SegmentSchedule &segment);
   flatbuffers::Offset<fb::Command> writeStep(const Step &step);
+  flatbuffers::Offset<fb::Command> writeCollective(const Step &step);
+  uint32_t communicatorOf(plan::CollectiveOp op);
   flatbuffers::Offset<fb::Command> command(fb::Operation kind,
                                            flatbuffers::Offset<void> operation,
                                            StringRef location) {
@@ -86,6 +92,9 @@ private:
   std::vector<Variable> variables;
   std::vector<Schedule> schedules;
   llvm::StringMap<uint32_t> kernelNumbers;
+  /// Axes and pipeline ranks of each communicator.
+  std::vector<std::pair<std::vector<fb::Axis>, std::vector<uint32_t>>>
+      communicators;
   uint64_t features = 0;
 };
 } // namespace
@@ -167,6 +176,35 @@ PlanWriter::writeKernels(ModuleOp kernels) {
   return builder.CreateVector(result);
 }
 
+uint32_t PlanWriter::communicatorOf(plan::CollectiveOp op) {
+  std::vector<fb::Axis> axes;
+  for (int64_t axis : op.getAxes())
+    axes.push_back(static_cast<fb::Axis>(axis));
+  std::vector<uint32_t> stages;
+  if (auto list = op.getStages())
+    stages.assign(list->begin(), list->end());
+  std::pair entry(std::move(axes), std::move(stages));
+  auto found = llvm::find(communicators, entry);
+  if (found == communicators.end())
+    found = communicators.insert(found, std::move(entry));
+  return found - communicators.begin();
+}
+
+flatbuffers::Offset<fb::Command> PlanWriter::writeCollective(const Step &step) {
+  auto op = cast<plan::CollectiveOp>(step.op);
+  std::vector<flatbuffers::Offset<fb::CollectiveItem>> items;
+  for (auto [index, item] : llvm::enumerate(step.items))
+    items.push_back(fb::CreateCollectiveItem(
+        builder, step.buffers[2 * index], step.buffers[2 * index + 1],
+        item.rows, static_cast<fb::Dynamic>(item.dynamic), item.rowBytes));
+  auto type = cast<RankedTensorType>(op.getInputs()[0].getType());
+  auto table = fb::CreateCollectiveStartDirect(
+      builder, static_cast<fb::CollectiveKind>(op.getKind()),
+      communicatorOf(op), elementType(type.getElementType()), &items,
+      step.event, op.getLast());
+  return command(fb::Operation::CollectiveStart, table.Union(), step.location);
+}
+
 flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
   std::vector<uint32_t> buffers(step.buffers.begin(), step.buffers.end());
   switch (step.kind) {
@@ -175,6 +213,8 @@ flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
                                     fb::Dynamic::None, step.event);
     return command(fb::Operation::CopyStart, copy.Union(), step.location);
   }
+  case Step::Kind::Collective:
+    return writeCollective(step);
   case Step::Kind::Wait:
     return command(fb::Operation::Wait,
                    fb::CreateWait(builder, step.event).Union(), step.location);
@@ -265,13 +305,14 @@ static double productFlops(const Step &step) {
 
 flatbuffers::Offset<fb::Function>
 PlanWriter::writeFunction(const Schedule &schedule) {
-  double flops = 0;
+  double flops = 0; // of all ranks: those of one stage do the same
+  std::array<int64_t, 4> mesh = meshSizes(module);
   std::vector<flatbuffers::Offset<fb::Program>> programs;
   for (auto [stage, program] : llvm::enumerate(schedule.programs)) {
     programs.push_back(writeProgram(program, stage));
     for (const SegmentSchedule &segment : program.segments)
       for (const Step &step : segment.steps)
-        flops += productFlops(step);
+        flops += productFlops(step) * mesh[0] * mesh[2] * mesh[3];
   }
   std::vector<uint32_t> inputs(schedule.inputs.begin(), schedule.inputs.end()),
       outputs(schedule.outputs.begin(), schedule.outputs.end());
@@ -327,6 +368,13 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   auto functionVector = builder.CreateVector(functions);
   auto variableVector = writeVariables();
   auto featureVector = builder.CreateVector(cpuFeatures);
+  std::vector<flatbuffers::Offset<fb::Communicator>> groups;
+  for (const auto &[axes, stages] : communicators)
+    groups.push_back(fb::CreateCommunicatorDirect(
+        builder, &axes, stages.empty() ? nullptr : &stages));
+  auto groupVector = builder.CreateVector(groups);
+  std::array<int64_t, 4> sizes = meshSizes(module);
+  fb::Mesh mesh(sizes[0], sizes[1], sizes[2], sizes[3]);
   auto producer = string("megalodon-opt 0.1");
   auto configText = builder.CreateString(config.str());
   StringRef modelType =
@@ -350,6 +398,8 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   plan.add_kernels(kernelVector);
   plan.add_functions(functionVector);
   plan.add_object(objectBytes);
+  plan.add_mesh(&mesh);
+  plan.add_communicators(groupVector);
   fb::FinishPlanBuffer(builder, plan.Finish());
   return ::megalodon::plan::sealPlan(builder.GetBufferPointer(),
                                      builder.GetSize(), features);

@@ -1,4 +1,5 @@
 #include "passes/Schedule/Schedule.h"
+#include "mlir/Dialect/Shard/IR/ShardOps.h"
 #include "mlir/IR/SymbolTable.h"
 #include "llvm/ADT/StringMap.h"
 
@@ -23,8 +24,9 @@ constexpr unsigned kForever = ~0u;
 /// An SSA value of the expanded program.
 struct ValueInfo {
   RankedTensorType type;
-  unsigned lastUse = 0; // step, or kForever for what the entry returns
-  int definition = -1;  // step; -1 for arguments and undefined tensors
+  unsigned lastUse = 0;  // step, or kForever for what the entry returns
+  unsigned lastRead = 0; // step
+  int definition = -1;   // step; -1 for arguments and undefined tensors
   bool undefined = false;
   int storage = -1;
   std::string name;
@@ -41,7 +43,8 @@ class EntryScheduler {
 public:
   EntryScheduler(func::FuncOp entry, std::vector<Variable> &variables)
       : entry(entry), variables(variables),
-        symbols(entry->getParentOfType<ModuleOp>()) {}
+        symbols(entry->getParentOfType<ModuleOp>()),
+        mesh(meshSizes(entry->getParentOfType<ModuleOp>())) {}
 
   LogicalResult run(Schedule &schedule);
 
@@ -49,17 +52,25 @@ private:
   LogicalResult declareVariables(Schedule &schedule);
   FailureOr<SmallVector<unsigned>>
   expand(func::FuncOp function, ArrayRef<unsigned> arguments, StringRef prefix);
+  LogicalResult checkCollective(plan::CollectiveOp op,
+                                ArrayRef<unsigned> operands);
+  unsigned callDimensions(RankedTensorType type, unsigned value) const;
+  ItemShape itemShape(plan::CollectiveOp op, RankedTensorType type,
+                      unsigned value) const;
   void assign(ProgramSchedule &program);
 
   unsigned newValue(Type type, std::string name) {
     values.push_back(
-        {cast<RankedTensorType>(type), 0, -1, false, -1, std::move(name)});
+        {cast<RankedTensorType>(type), 0, 0, -1, false, -1, std::move(name)});
     return values.size() - 1;
   }
 
   func::FuncOp entry;
   std::vector<Variable> &variables;
   SymbolTable symbols;
+  std::array<int64_t, 4> mesh;
+  int64_t localBatch = 1, localLength = 1;
+  bool isExact = false;
   std::vector<ValueInfo> values;
   std::vector<ExpandedStep> expanded;
   SmallVector<unsigned> argumentValues, resultValues;
@@ -163,8 +174,12 @@ EntryScheduler::expand(func::FuncOp function, ArrayRef<unsigned> arguments,
         numbers[result] = number;
       continue;
     }
-    if (!isa<plan::DispatchOp, plan::ProductOp, plan::UndefinedOp>(op))
+    if (!isa<plan::DispatchOp, plan::ProductOp, plan::UndefinedOp,
+             plan::CollectiveOp>(op))
       return op.emitOpError("cannot be scheduled; only plan ops and calls can");
+    if (auto collective = dyn_cast<plan::CollectiveOp>(op))
+      if (failed(checkCollective(collective, operands)))
+        return failure();
     std::string location = locationName(&op, prefix);
     SmallVector<unsigned> results;
     for (Value result : op.getResults()) {
@@ -179,7 +194,7 @@ EntryScheduler::expand(func::FuncOp function, ArrayRef<unsigned> arguments,
     if (op.hasAttr(plan::kUpdateAttr) && updateStep < 0)
       updateStep = step;
     for (unsigned operand : operands)
-      values[operand].lastUse = step;
+      values[operand].lastUse = values[operand].lastRead = step;
     for (unsigned result : results) {
       values[result].definition = step;
       values[result].lastUse = step;
@@ -187,6 +202,72 @@ EntryScheduler::expand(func::FuncOp function, ArrayRef<unsigned> arguments,
     expanded.push_back({&op, operands, results, location});
   }
   llvm_unreachable("function without return");
+}
+
+/// How many leading dimensions of a tensor are the call's, and shrink with it:
+/// 1 for rows, 2 for tokens. In a call of one shape nothing does.
+unsigned EntryScheduler::callDimensions(RankedTensorType type,
+                                        unsigned value) const {
+  auto argument = llvm::find(argumentValues, value);
+  bool isWeight =
+      argument != argumentValues.end() &&
+      variables[argumentVariables[argument - argumentValues.begin()]].role ==
+          Role::Parameter;
+  if (isExact || isWeight || type.getRank() == 0 ||
+      type.getDimSize(0) != localBatch)
+    return 0;
+  return type.getRank() > 1 && type.getDimSize(1) == localLength ? 2 : 1;
+}
+
+LogicalResult EntryScheduler::checkCollective(plan::CollectiveOp op,
+                                              ArrayRef<unsigned> operands) {
+  int64_t ranks = 1;
+  for (int64_t axis : op.getAxes())
+    ranks *= axis == 1 && op.getStages() ? op.getStages()->size() : mesh[axis];
+  if (ranks < 2)
+    return op.emitOpError()
+           << "expected several ranks along its axes, got " << ranks;
+  if (op.getKind() == plan::CollectiveKind::AllReduce)
+    return success();
+  for (auto [value, input, output] :
+       llvm::zip_equal(operands, op.getInputs(), op.getOutputs())) {
+    auto from = cast<RankedTensorType>(input.getType()),
+         to = cast<RankedTensorType>(output.getType());
+    int64_t dimension = op.getDimension();
+    int64_t least =
+                std::min(from.getDimSize(dimension), to.getDimSize(dimension)),
+            most =
+                std::max(from.getDimSize(dimension), to.getDimSize(dimension));
+    if (least * ranks != most)
+      return op.emitOpError()
+             << "expected dimension " << dimension << " of " << least * ranks
+             << " for " << ranks << " ranks, got " << most;
+    if (callDimensions(from, value) == 2 && dimension == 1)
+      return op.emitOpError() << "cannot cut the tokens of calls of any length";
+  }
+  return success();
+}
+
+/// How a tensor of `type`, the smaller of an item's two, lies in memory around
+/// the collective's dimension.
+ItemShape EntryScheduler::itemShape(plan::CollectiveOp op,
+                                    RankedTensorType type,
+                                    unsigned value) const {
+  unsigned dynamic = callDimensions(type, value);
+  auto product = [&](unsigned begin, unsigned end) {
+    int64_t result = 1;
+    for (unsigned i = begin; i < end; ++i)
+      result *= type.getDimSize(i);
+    return result;
+  };
+  unsigned dimension = op.getDimension();
+  if (op.getKind() == plan::CollectiveKind::AllReduce)
+    dimension = dynamic;
+  else if (dimension < dynamic)
+    dynamic = 0; // a weight that is as high as the batch
+  return {product(dynamic, dimension), dynamic,
+          static_cast<uint64_t>(product(dimension, type.getRank())) *
+              (type.getElementTypeBitWidth() / 8)};
 }
 
 void EntryScheduler::assign(ProgramSchedule &program) {
@@ -239,6 +320,33 @@ void EntryScheduler::assign(ProgramSchedule &program) {
       info.storage = storageOfVariable(variable);
   }
 
+  // What such a value updates in place is computed there too.
+  auto inherit = [&](unsigned number, unsigned operand, unsigned result) {
+    ValueInfo &before = values[operand], &after = values[result];
+    if (after.storage < 0 || before.storage >= 0 || before.definition < 0 ||
+        before.lastUse != number ||
+        llvm::count(expanded[number].operands, operand) != 1)
+      return;
+    auto argument = argumentOf.find(program.storages[after.storage].variable);
+    if (argument == argumentOf.end() ||
+        static_cast<int>(values[argument->second].lastUse) < before.definition)
+      before.storage = after.storage;
+  };
+  for (unsigned number = expanded.size(); number-- > 0;) {
+    const ExpandedStep &step = expanded[number];
+    if (auto dispatch = dyn_cast<plan::DispatchOp>(step.op)) {
+      for (auto [index, input] : llvm::enumerate(dispatch.getTied()))
+        if (input >= 0)
+          inherit(number, step.operands[input], step.results[index]);
+    } else if (auto collective = dyn_cast<plan::CollectiveOp>(step.op);
+               collective &&
+               collective.getKind() == plan::CollectiveKind::AllReduce) {
+      for (auto [operand, result] :
+           llvm::zip_equal(step.operands, step.results))
+        inherit(number, operand, result);
+    }
+  }
+
   auto touch = [&](unsigned storage, unsigned step) {
     if (program.storages[storage].temporary < 0)
       return;
@@ -249,11 +357,46 @@ void EntryScheduler::assign(ProgramSchedule &program) {
   };
   program.segments.push_back({"compute", {}});
   unsigned emitted = 0;
-  auto emit = [&](Step step) {
+  auto append = [&](Step step) {
     for (unsigned buffer : step.buffers)
       touch(buffer, emitted);
     ++emitted;
     program.segments.back().steps.push_back(std::move(step));
+  };
+  // Messages under way, whose buffers stay alive until they are waited for:
+  // before the first step that reads what they bring or overwrites anything of
+  // theirs.
+  std::vector<Step> underWay;
+  auto settle = [&](llvm::function_ref<bool(const Step &)> needed) {
+    for (auto message = underWay.begin(); message != underWay.end();) {
+      if (!needed(*message)) {
+        ++message;
+        continue;
+      }
+      append({Step::Kind::Wait,
+              message->op,
+              message->buffers,
+              0,
+              message->location,
+              message->event,
+              {}});
+      message = underWay.erase(message);
+    }
+  };
+  auto settleAll = [&] { settle([](const Step &) { return true; }); };
+  auto emit = [&](Step step, ArrayRef<unsigned> written) {
+    settle([&](const Step &message) {
+      for (auto [index, buffer] : llvm::enumerate(message.buffers)) {
+        bool arrives = index % 2 == 1; // from, to, from, to, ...
+        if (llvm::is_contained(written, buffer) ||
+            (arrives && llvm::is_contained(step.buffers, buffer)))
+          return true;
+      }
+      return false;
+    });
+    if (step.kind == Step::Kind::Collective)
+      underWay.push_back(step);
+    append(std::move(step));
   };
   auto copy = [&](unsigned from, unsigned to, uint64_t bytes,
                   StringRef location) {
@@ -262,7 +405,9 @@ void EntryScheduler::assign(ProgramSchedule &program) {
           {from, to},
           bytes,
           location.str(),
-          events++});
+          events++,
+          {}},
+         {to});
   };
 
   // Copies results that were not computed in place to their variables, as far
@@ -287,9 +432,11 @@ void EntryScheduler::assign(ProgramSchedule &program) {
     }
   };
 
-  for (auto [number, step] : llvm::enumerate(expanded)) {
+  for (unsigned number = 0; number < expanded.size(); ++number) {
+    const ExpandedStep &step = expanded[number];
     if (static_cast<int>(number) == updateStep) {
       returnResults(number);
+      settleAll();
       program.segments.push_back({"update", {}});
     }
     auto materialize = [&](unsigned value) {
@@ -299,52 +446,90 @@ void EntryScheduler::assign(ProgramSchedule &program) {
       return static_cast<unsigned>(values[value].storage);
     };
     if (isa<plan::ProductOp>(step.op)) {
-      emit({Step::Kind::Product,
-            step.op,
-            {materialize(step.operands[0]), materialize(step.operands[1]),
-             materialize(step.results[0])},
-            0,
-            step.location,
-            0});
+      unsigned a = materialize(step.operands[0]),
+               b = materialize(step.operands[1]),
+               c = materialize(step.results[0]);
+      emit({Step::Kind::Product, step.op, {a, b, c}, 0, step.location, 0, {}},
+           {c});
+      continue;
+    }
+    // Gives a result the memory of the operand it updates, or a copy of it if
+    // the operand is still needed.
+    auto update = [&](unsigned operand, unsigned result, bool dead) {
+      ValueInfo &before = values[operand], &after = values[result];
+      dead &= llvm::count(step.operands, operand) == 1;
+      if (before.storage < 0) {
+        materialize(result); // of unspecified content
+        return;
+      }
+      int variable = program.storages[before.storage].variable;
+      bool writable = variable < 0 || outputVariables.contains(variable);
+      if (dead && writable &&
+          (after.storage < 0 || after.storage == before.storage)) {
+        after.storage = before.storage;
+        return;
+      }
+      unsigned to = materialize(result);
+      copy(before.storage, to, byteSize(before.type), step.location);
+    };
+    if (auto collective = dyn_cast<plan::CollectiveOp>(step.op)) {
+      Step command{Step::Kind::Collective, step.op,  {}, 0,
+                   step.location,          events++, {}};
+      SmallVector<unsigned> written;
+      for (auto [operand, result] :
+           llvm::zip_equal(step.operands, step.results)) {
+        ValueInfo &before = values[operand], &after = values[result];
+        RankedTensorType smaller = before.type;
+        if (collective.getKind() == plan::CollectiveKind::AllReduce) {
+          // Gradients that microbatches have added up are added up over the
+          // ranks where they lie: the next step begins anew.
+          bool accumulated =
+              collective.getLast() && before.storage >= 0 &&
+              program.storages[before.storage].variable >= 0 &&
+              variables[program.storages[before.storage].variable].role ==
+                  Role::Gradient &&
+              before.lastRead == number;
+          update(operand, result, before.lastUse == number || accumulated);
+          command.buffers.push_back(after.storage);
+        } else {
+          if (collective.getKind() == plan::CollectiveKind::ReduceScatter)
+            smaller = after.type;
+          command.buffers.push_back(materialize(operand));
+        }
+        command.buffers.push_back(materialize(result));
+        written.push_back(after.storage);
+        command.items.push_back(itemShape(collective, smaller, operand));
+      }
+      emit(std::move(command), written);
       continue;
     }
     auto dispatch = cast<plan::DispatchOp>(step.op);
     SmallVector<int> bufferOfInput(step.operands.size(), -1);
+    SmallVector<unsigned> written;
     for (auto [index, input] : llvm::enumerate(dispatch.getTied())) {
       if (input < 0)
         continue;
-      ValueInfo &before = values[step.operands[input]],
-                &after = values[step.results[index]];
-      bool dead = before.lastUse == number &&
-                  llvm::count(step.operands, step.operands[input]) == 1;
-      if (before.undefined && before.storage < 0) {
-        materialize(step.results[index]);
-      } else if (before.storage >= 0) {
-        int variable = program.storages[before.storage].variable;
-        bool writable = variable < 0 || outputVariables.contains(variable);
-        if (dead && writable &&
-            (after.storage < 0 || after.storage == before.storage)) {
-          after.storage = before.storage;
-        } else {
-          unsigned to = materialize(step.results[index]);
-          copy(before.storage, to, byteSize(before.type), step.location);
-        }
-      }
-      bufferOfInput[input] = after.storage;
+      update(step.operands[input], step.results[index],
+             values[step.operands[input]].lastUse == number);
+      bufferOfInput[input] = values[step.results[index]].storage;
+      written.push_back(bufferOfInput[input]);
     }
-    Step command{Step::Kind::Dispatch, step.op, {}, 0, step.location, 0};
+    Step command{Step::Kind::Dispatch, step.op, {}, 0, step.location, 0, {}};
     for (auto [index, operand] : llvm::enumerate(step.operands))
       command.buffers.push_back(bufferOfInput[index] >= 0
                                     ? bufferOfInput[index]
                                     : materialize(operand));
     for (auto [index, result] : llvm::enumerate(step.results))
-      if (dispatch.getTied()[index] < 0)
+      if (dispatch.getTied()[index] < 0) {
         command.buffers.push_back(materialize(result));
-    emit(std::move(command));
+        written.push_back(command.buffers.back());
+      }
+    emit(std::move(command), written);
     // What nobody reads still needs memory while its kernel runs; emit() has
     // seen to that.
   }
   returnResults(kForever);
+  settleAll();
   for (Lifetime &lifetime : program.temporaries)
     if (lifetime.begin == kForever)
       lifetime.begin = lifetime.end = 0;
@@ -356,6 +541,9 @@ LogicalResult EntryScheduler::run(Schedule &schedule) {
   schedule.entry = entry->getAttrOfType<StringAttr>(kEntryAttr).str();
   if (failed(declareVariables(schedule)))
     return failure();
+  localBatch = schedule.localBatch;
+  localLength = schedule.localLength;
+  isExact = schedule.isExact();
   for (BlockArgument argument : entry.getArguments())
     argumentValues.push_back(newValue(argument.getType(), ""));
   auto results = expand(entry, argumentValues, "");
@@ -366,6 +554,13 @@ LogicalResult EntryScheduler::run(Schedule &schedule) {
     values[value].lastUse = kForever;
   assign(schedule.programs.emplace_back());
   return success();
+}
+
+std::array<int64_t, 4> mlir::megalodon::meshSizes(ModuleOp module) {
+  std::array<int64_t, 4> sizes = {1, 1, 1, 1};
+  if (auto grid = module.lookupSymbol<shard::GridOp>(kMeshSymbol))
+    llvm::copy(grid.getShape().take_front(sizes.size()), sizes.begin());
+  return sizes;
 }
 
 LogicalResult

@@ -6,6 +6,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "passes/Schedule/MemoryPlanner.h"
+#include <array>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,13 @@ struct Storage {
   std::string name;
 };
 
+/// One tensor of a collective (Plan.fbs, CollectiveItem).
+struct ItemShape {
+  int64_t rows;
+  unsigned dynamic; ///< leading dimensions of the call in front of the rows
+  uint64_t rowBytes;
+};
+
 struct Step {
   enum class Kind { Dispatch, Product, Copy, Collective, Wait } kind;
   Operation *op = nullptr; ///< the plan op; null for copies
@@ -40,7 +48,8 @@ struct Step {
   SmallVector<unsigned> buffers;
   uint64_t bytes = 0; ///< copies
   std::string location;
-  unsigned event = 0; ///< copies, collectives and waits
+  unsigned event = 0;           ///< copies, collectives and waits
+  SmallVector<ItemShape> items; ///< collectives
 };
 
 struct SegmentSchedule {
@@ -67,6 +76,10 @@ struct Schedule {
   /// grad and train_step run the compiled shape only.
   bool isExact() const { return entry == "grad" || entry == "train"; }
 };
+
+/// Ranks along each axis of the module's mesh, data, pipeline, chunk, tensor;
+/// all 1 without one.
+std::array<int64_t, 4> meshSizes(ModuleOp module);
 
 /// Schedules every entry of the module; `variables` collects the signature
 /// tensors of all of them.

@@ -566,11 +566,13 @@ private:
     std::map<std::array<uint32_t, 3>, std::vector<Message>> sent, received;
     for (const Program &program : function.programs)
       for (const Action &action : program.*list) {
+        if (action.kind == ActionKind::Run)
+          continue;
         const Message message = {program.buffers[action.buffer].bytes,
                                  action.dynamic};
         if (action.kind == ActionKind::Send)
           sent[{program.stage, action.peer, action.channel}].push_back(message);
-        else if (action.kind == ActionKind::Receive)
+        else
           received[{action.peer, program.stage, action.channel}].push_back(
               message);
       }

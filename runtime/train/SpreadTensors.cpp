@@ -66,7 +66,7 @@ private:
   void await(std::unique_ptr<Request> request, const SpreadTensor &tensor,
              const char *what) {
     request->wait(
-        {str(what, " tensor '", tensor.whole.name, "' for a checkpoint"), step},
+        {str(what, " tensor '", tensor.whole.name, "' to be written"), step},
         world.timeout);
   }
 
@@ -246,4 +246,35 @@ megalodon::writeSpread(const std::string &folder, const std::string &set,
       std::rethrow_exception(failure);
   });
   return written;
+}
+
+void megalodon::writeAssembled(const std::string &path,
+                               const std::vector<SpreadTensor> &tensors,
+                               World &world) {
+  std::vector<TensorHead> heads;
+  for (const SpreadTensor &tensor : tensors)
+    heads.push_back(tensor.whole);
+  std::exception_ptr failure;
+  std::optional<SafetensorsWriter> file;
+  // A file that cannot be written is no reason to leave the others waiting.
+  auto attempt = [&](auto body) {
+    try {
+      if (!failure)
+        body();
+    } catch (const std::exception &) {
+      failure = std::current_exception();
+    }
+  };
+  if (world.rank() == 0)
+    attempt([&] { file.emplace(path, heads); });
+  Mover mover(world, -1);
+  for (const SpreadTensor &tensor : tensors)
+    if (const std::byte *whole = mover.assemble(tensor, 0))
+      attempt([&] { file->write(whole, tensor.whole.bytes()); });
+  if (file)
+    attempt([&] { file->commit(); });
+  together(world, {str("writing ", path), -1}, [&] {
+    if (failure)
+      std::rethrow_exception(failure);
+  });
 }

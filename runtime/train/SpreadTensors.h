@@ -18,6 +18,11 @@ std::vector<std::string> writeSpread(const std::string &folder,
                                      const std::vector<SpreadTensor> &tensors,
                                      World &world, int64_t step);
 
+/// Writes the tensors into one file, which rank 0 does. Called by all ranks
+/// with the same tensors; throws on all of them.
+void writeAssembled(const std::string &path,
+                    const std::vector<SpreadTensor> &tensors, World &world);
+
 /// Name of the index that several ranks write for a set.
 std::string indexOfSet(const std::string &set);
 

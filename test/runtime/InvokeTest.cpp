@@ -44,21 +44,10 @@ struct Invoke : testing::Test {
             data.size() * sizeof(T)};
   }
 
-  /// Exit code and everything printed.
-  static std::pair<int, std::string> run(const std::string &arguments) {
-    FILE *pipe = popen(
-        (std::string(MEGALODON_RUN) + " " + arguments + " 2>&1").c_str(), "r");
-    std::string text;
-    for (int c; (c = fgetc(pipe)) != EOF;)
-      text += char(c);
-    const int status = pclose(pipe);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text};
-  }
-
   std::pair<int, std::string> invoke(const std::string &function = "forward") {
     writeSafetensors(in, inputs);
-    return run("invoke " + plan + " --function " + function + " --inputs " +
-               in + " --outputs " + out + " --threads 2");
+    return runTool("invoke " + plan + " --function " + function + " --inputs " +
+                   in + " --outputs " + out + " --threads 2");
   }
 
   void expectRefusal(const std::string &message,
@@ -160,13 +149,13 @@ TEST_F(Invoke, RefusesOtherFunctionsFilesAndPlans) {
   expectRefusal("the plan has no function 'score', only 'forward', 'step'",
                 "score");
   auto [code, text] =
-      run("invoke " + plan +
-          " --function forward --inputs /nonexistent --outputs " + out);
+      runTool("invoke " + plan +
+              " --function forward --inputs /nonexistent --outputs " + out);
   EXPECT_EQ(code, 1);
   EXPECT_NE(text.find("/nonexistent: cannot open"), std::string::npos);
   writeText(plan, readText(plan).substr(0, 1000));
   expectRefusal(plan + ": corrupt plan: payload: expected");
-  EXPECT_NE(run("invoke").first, 0);
+  EXPECT_NE(runTool("invoke").first, 0);
 }
 
 TEST_F(Invoke, RunsExactFunctionsAndFillsOptionalInputs) {
@@ -180,23 +169,24 @@ TEST_F(Invoke, RunsExactFunctionsAndFillsOptionalInputs) {
 }
 
 TEST_F(Invoke, InspectPrintsThePlan) {
-  auto [code, text] = run("inspect " + plan);
+  auto [code, text] = runTool("inspect " + plan);
   EXPECT_EQ(code, 0);
   EXPECT_NE(text.find("parameters  72 ("), std::string::npos) << text;
   EXPECT_NE(text.find("function step: batch 2, length 16"), std::string::npos)
       << text;
-  auto [jsonCode, json] = run("inspect --json " + plan);
+  auto [jsonCode, json] = runTool("inspect --json " + plan);
   EXPECT_EQ(jsonCode, 0);
   EXPECT_NE(json.find("\"arena_bytes_without_reuse\": 2048"), std::string::npos)
       << json;
 }
 
 TEST_F(Invoke, BenchMeasuresEachKernel) {
-  auto [code, text] = run("bench " + plan + " --repeat 1 --threads 1");
+  auto [code, text] = runTool("bench " + plan + " --repeat 1 --threads 1");
   EXPECT_EQ(code, 0);
   for (const char *name : {"forward", "step", "product", "scale", "gather"})
     EXPECT_NE(text.find(name), std::string::npos) << text;
   EXPECT_EQ(
-      run("bench --json --repeat 1 --threads 1 --function step " + plan).first,
+      runTool("bench --json --repeat 1 --threads 1 --function step " + plan)
+          .first,
       0);
 }

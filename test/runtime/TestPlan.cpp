@@ -2,8 +2,10 @@
 #include "runtime/core/Error.h"
 #include "runtime/core/File.h"
 #include "runtime/plan/PlanFile.h"
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <sys/wait.h>
 
 namespace megalodon::test {
 
@@ -124,6 +126,16 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
 std::shared_ptr<const plan::LoadedPlan> loadPlan(const Damage &damage) {
   const std::vector<uint8_t> bytes = buildPlan(damage);
   return plan::LoadedPlan::parse("test.plan", bytes.data(), bytes.size());
+}
+
+std::pair<int, std::string> runTool(const std::string &arguments) {
+  FILE *pipe = popen(
+      (std::string(MEGALODON_RUN) + " " + arguments + " 2>&1").c_str(), "r");
+  std::string text;
+  for (int c; (c = fgetc(pipe)) != EOF;)
+    text += char(c);
+  const int status = pclose(pipe);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text};
 }
 
 std::string temporaryPath(const std::string &name) {

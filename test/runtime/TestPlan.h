@@ -36,6 +36,9 @@ std::vector<uint8_t> buildPlan(const Damage &damage = {});
 
 std::shared_ptr<const plan::LoadedPlan> loadPlan(const Damage &damage = {});
 
+/// Runs megalodon-run; gives its exit code and everything it printed.
+std::pair<int, std::string> runTool(const std::string &arguments);
+
 /// A path in the test's temporary folder.
 std::string temporaryPath(const std::string &name);
 

@@ -8,6 +8,7 @@
 #include "runtime/session.h"
 #include "runtime/train/Initialize.h"
 #include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/Ranks.h"
 #include "tools/megalodon-run/Text.h"
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -26,7 +27,9 @@ using Json = nlohmann::ordered_json;
 struct BenchOptions {
   std::string plan, function;
   bool json = false;
-  int threads = 0, repeat = 5;
+  int repeat = 5;
+  SessionOptions session;
+  RankOptions ranks;
 };
 
 /// One line of the table: all dispatches of a kernel, or all products.
@@ -192,10 +195,34 @@ Result measure(Session &session, size_t index, int repeat) {
   return result;
 }
 
-/// The machine's yardsticks in the plan's precision.
+/// The machine's yardsticks in the plan's precision, a second; products 0 if
+/// the plan has none.
 struct Yardsticks {
-  double bytes, flops, products; ///< a second; products 0 if the plan has none
+  double bytes, flops, products;
+  double allFlops, allProducts; ///< of all ranks together
 };
+
+/// Measured on all ranks at the same time, so that ranks on one machine share
+/// it as they do when they work.
+Yardsticks measureYardsticks(const Session &session) {
+  const plan::LoadedPlan &plan = session.plan();
+  World &world = session.world();
+  world.all().barrier({"beginning to measure", -1}, world.timeout);
+  ThreadPool pool(session.threads());
+  const cpu::MachineLimits limits = cpu::measureMachine(pool);
+  Yardsticks own = {
+      limits.bytesPerSecond,
+      plan.precision == "f64" ? limits.flops64PerSecond : limits.flopsPerSecond,
+      plan.features & plan::kFeatureOneDnn ? cpu::measureProducts(pool) : 0, 0,
+      0};
+  double sums[2] = {own.flops, own.products};
+  world.all()
+      .allReduce(sums, 2, ElementType::F64)
+      ->wait({"adding up the ranks' speeds", -1}, world.timeout);
+  own.allFlops = sums[0];
+  own.allProducts = sums[1];
+  return own;
+}
 
 Json resultJson(const Result &result, const Yardsticks &machine) {
   const double tokens = double(result.batch * result.length);
@@ -206,10 +233,10 @@ Json resultJson(const Result &result, const Yardsticks &machine) {
       {"seconds", result.seconds},
       {"tokens_per_second", tokens / result.seconds},
       {"model_flops", result.modelFlops},
-      {"share_of_peak", result.modelFlops / result.seconds / machine.flops}};
-  if (machine.products > 0)
+      {"share_of_peak", result.modelFlops / result.seconds / machine.allFlops}};
+  if (machine.allProducts > 0)
     out["share_of_product_rate"] =
-        result.modelFlops / result.seconds / machine.products;
+        result.modelFlops / result.seconds / machine.allProducts;
   Json &kernels = out["kernels"] = Json::array();
   for (const Row &row : result.rows) {
     const double seconds = median(row.seconds);
@@ -236,12 +263,13 @@ void printResult(const Result &result, const Yardsticks &machine) {
       "; dense flops %s G at %s GF/s = %s %% of peak",
       decimal(result.modelFlops * 1e-9, 2).c_str(),
       decimal(result.modelFlops / result.seconds * 1e-9, 1).c_str(),
-      decimal(100 * result.modelFlops / result.seconds / machine.flops, 1)
+      decimal(100 * result.modelFlops / result.seconds / machine.allFlops, 1)
           .c_str());
-  if (machine.products > 0)
+  if (machine.allProducts > 0)
     std::printf(
         ", %s %% of the library's product rate",
-        decimal(100 * result.modelFlops / result.seconds / machine.products, 1)
+        decimal(100 * result.modelFlops / result.seconds / machine.allProducts,
+                1)
             .c_str());
   std::printf("\n");
   double total = 0;
@@ -263,11 +291,11 @@ void printResult(const Result &result, const Yardsticks &machine) {
   printTable(rows);
 }
 
-void bench(const BenchOptions &options) {
-  if (options.repeat < 1)
-    throw Error(str("--repeat: expected at least 1, got ", options.repeat));
-  const auto plan = plan::LoadedPlan::open(options.plan);
-  Session session(plan, {options.threads});
+/// All ranks run; rank 0 prints what it saw.
+void bench(const BenchOptions &options,
+           std::shared_ptr<const plan::LoadedPlan> plan, World &world) {
+  Session session(plan, options.session, world);
+  const bool prints = world.rank() == 0;
   std::vector<size_t> functions;
   if (!options.function.empty())
     functions.push_back(session.function(options.function));
@@ -275,28 +303,24 @@ void bench(const BenchOptions &options) {
     for (size_t i = 0; i < plan->functions.size(); ++i)
       functions.push_back(i);
 
-  Yardsticks machine;
-  {
-    ThreadPool pool(session.threads());
-    const cpu::MachineLimits limits = cpu::measureMachine(pool);
-    machine = {
-        limits.bytesPerSecond,
-        plan->precision == "f64" ? limits.flops64PerSecond
-                                 : limits.flopsPerSecond,
-        plan->features & plan::kFeatureOneDnn ? cpu::measureProducts(pool) : 0};
-  }
+  const Yardsticks machine = measureYardsticks(session);
   initializeParameters(session, 1);
   Json json = {{"plan", plan->path},
                {"precision", plan->precision},
+               {"ranks", world.size()},
                {"threads", session.threads()},
                {"repeat", options.repeat},
                {"memory_bytes_per_second", machine.bytes},
                {"peak_flops_per_second", machine.flops}};
   if (machine.products > 0)
     json["product_flops_per_second"] = machine.products;
-  if (!options.json) {
-    std::printf("%s, %s, %d threads, medians of %d runs\n", plan->path.c_str(),
-                plan->precision.c_str(), session.threads(), options.repeat);
+  if (prints && !options.json) {
+    std::printf("%s, %s, ", plan->path.c_str(), plan->precision.c_str());
+    if (world.size() > 1)
+      std::printf("mesh %s, rank 0 of %d, ", plan::meshText(plan->mesh).c_str(),
+                  world.size());
+    std::printf("%d threads, medians of %d runs\n", session.threads(),
+                options.repeat);
     std::printf("machine: memory %s GB/s, multiply-add peak %s GF/s",
                 decimal(machine.bytes * 1e-9, 1).c_str(),
                 decimal(machine.flops * 1e-9, 1).c_str());
@@ -309,9 +333,11 @@ void bench(const BenchOptions &options) {
     const Result result = measure(session, function, options.repeat);
     if (options.json)
       json["functions"].push_back(resultJson(result, machine));
-    else
+    else if (prints)
       printResult(result, machine);
   }
+  if (!prints)
+    return;
   rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   const int64_t peakBytes = int64_t(usage.ru_maxrss) * 1024;
@@ -321,6 +347,14 @@ void bench(const BenchOptions &options) {
   else
     std::printf("\npeak memory of the process: %s bytes\n",
                 grouped(peakBytes).c_str());
+}
+
+void benchOnRanks(BenchOptions &options) {
+  if (options.repeat < 1)
+    throw Error(str("--repeat: expected at least 1, got ", options.repeat));
+  const auto plan = plan::LoadedPlan::open(options.plan);
+  onRanks(options.ranks, *plan, options.session,
+          [&](World &world) { bench(options, plan, world); });
 }
 
 } // namespace
@@ -333,11 +367,12 @@ void addBench(CLI::App &app) {
   command->add_flag("--json", options->json, "print JSON");
   command->add_option("--function", options->function,
                       "measure only this function");
-  command->add_option("--threads", options->threads,
+  command->add_option("--threads", options->session.threads,
                       "number of threads (0: all processors)");
   command->add_option("--repeat", options->repeat,
                       "runs to take the median of");
-  command->callback([options] { bench(*options); });
+  addRankOptions(*command, options->ranks);
+  command->callback([options] { benchOnRanks(*options); });
 }
 
 } // namespace megalodon

@@ -152,7 +152,7 @@ static void run(Arguments &arguments) {
     trigram = trainTrigram(arguments);
     arguments.options.trigram = &*trigram;
   }
-  onRanks(arguments.ranks, arguments.session,
+  onRanks(arguments.ranks, *plan, arguments.session,
           [&](World &world) { runRank(arguments, plan, corpus, world); });
 }
 

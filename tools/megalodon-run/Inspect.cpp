@@ -20,7 +20,7 @@ using plan::Role;
 
 struct InspectOptions {
   std::string plan, objectFile;
-  bool json = false;
+  bool json = false, commands = false;
 };
 
 const char *roleName(Role role) {
@@ -372,7 +372,57 @@ void printProgram(const plan::LoadedPlan &plan, const plan::Function &function,
   }
 }
 
-void inspectText(const plan::LoadedPlan &plan) {
+/// What a command does and on how much, for one rank.
+std::vector<std::string> commandText(const plan::LoadedPlan &plan,
+                                     const plan::Function &function,
+                                     const plan::Command &command) {
+  const int64_t batch = function.localBatch(), length = function.localLength();
+  if (auto *dispatch = std::get_if<plan::Dispatch>(&command.operation))
+    return {plan.kernels[dispatch->kernel].symbol,
+            grouped(dispatch->grid.workgroups(batch, length)) + " workgroups"};
+  if (auto *product = std::get_if<plan::Product>(&command.operation)) {
+    auto extent = [&](int64_t size) {
+      return size < 0 ? batch * length : size;
+    };
+    return {"product", str(extent(product->m), " x ", extent(product->n), " x ",
+                           extent(product->k))};
+  }
+  if (auto *copy = std::get_if<plan::CopyStart>(&command.operation))
+    return {"copy", grouped(int64_t(copy->bytes) *
+                            plan::timesOf(copy->dynamic, batch, length)) +
+                        " bytes, event " + std::to_string(copy->event)};
+  if (auto *start = std::get_if<plan::CollectiveStart>(&command.operation)) {
+    const int64_t shares = start->kind == plan::CollectiveKind::ReduceScatter
+                               ? plan.communicators[start->communicator].size
+                               : 1;
+    return {plan::collectiveName(plan, *start),
+            grouped(int64_t(start->shareBytes(batch, length)) * shares) +
+                " bytes, event " + std::to_string(start->event) +
+                (start->last ? ", last" : "")};
+  }
+  return {"wait", str("event ", std::get<plan::Wait>(command.operation).event)};
+}
+
+void printCommands(const plan::LoadedPlan &plan, const plan::Function &function,
+                   const plan::Program &program) {
+  for (const plan::Segment &segment : program.segments) {
+    std::printf("commands of segment %s", segment.name.c_str());
+    if (plan.mesh.pp > 1)
+      std::printf(" of stage %u", program.stage);
+    std::printf("\n");
+    std::vector<std::vector<std::string>> rows;
+    for (size_t i = 0; i < segment.commands.size(); ++i) {
+      std::vector<std::string> row =
+          commandText(plan, function, segment.commands[i]);
+      row.insert(row.begin(), std::to_string(i));
+      row.push_back(segment.commands[i].location);
+      rows.push_back(std::move(row));
+    }
+    printTable(rows, {1, 2, 3});
+  }
+}
+
+void inspectText(const plan::LoadedPlan &plan, bool commands) {
   std::printf("plan        %s\ndigest      %s\nproducer    %s\n",
               plan.path.c_str(), plan.digest.c_str(), plan.producer.c_str());
   std::printf("model       %s, %s layers, vocabulary %s, chunk %s, %s\n",
@@ -427,6 +477,9 @@ void inspectText(const plan::LoadedPlan &plan) {
     printSignature(plan, "gives", function.outputs);
     for (const plan::Program &program : function.programs)
       printProgram(plan, function, program);
+    if (commands)
+      for (const plan::Program &program : function.programs)
+        printCommands(plan, function, program);
     std::printf("dense flops %.4g a call\n", function.modelFlops);
   }
 
@@ -454,6 +507,8 @@ void addInspect(CLI::App &app) {
       app.add_subcommand("inspect", "prints what a plan contains");
   command->add_option("plan", options->plan, "plan file")->required();
   command->add_flag("--json", options->json, "print JSON");
+  command->add_flag("--commands", options->commands,
+                    "print each function's commands too");
   command->add_option("--save-object", options->objectFile,
                       "write the kernels' ELF shared object here");
   command->callback([options] {
@@ -465,7 +520,7 @@ void addInspect(CLI::App &app) {
     if (options->json)
       std::cout << inspectJson(*plan).dump(2) << '\n';
     else
-      inspectText(*plan);
+      inspectText(*plan, options->commands);
   });
 }
 

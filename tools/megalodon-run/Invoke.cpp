@@ -2,7 +2,9 @@
 #include "runtime/core/Error.h"
 #include "runtime/io/Weights.h"
 #include "runtime/plan/LoadedPlan.h"
+#include "runtime/train/SpreadTensors.h"
 #include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/Ranks.h"
 #include <CLI/CLI.hpp>
 #include <cstring>
 #include <set>
@@ -14,6 +16,7 @@ namespace {
 struct InvokeOptions {
   std::string plan, function, inputs, outputs;
   SessionOptions session;
+  RankOptions ranks;
 };
 
 constexpr int64_t kIgnoredTarget = -100;
@@ -47,8 +50,10 @@ bool isStateGradient(const std::string &name) {
   return name.rfind("grad.state.", 0) == 0;
 }
 
-/// Counts index caches and must therefore make sense.
-void requireCounts(const std::string &path, const TensorView &tensor) {
+/// Counts index caches and must therefore make sense; ranks of the chunk axis
+/// begin with whole chunks.
+void requireCounts(const std::string &path, const TensorView &tensor,
+                   int64_t multiple) {
   for (size_t i = 0; i < tensor.bytes / 8; ++i) {
     int64_t count;
     std::memcpy(&count, tensor.data + i * 8, 8);
@@ -56,6 +61,11 @@ void requireCounts(const std::string &path, const TensorView &tensor) {
       throw Error(str(path, ": tensor '", tensor.name,
                       "': expected counts from 0 on, got ", count, " at [", i,
                       "]"));
+    if (count % multiple != 0)
+      throw Error(str(path, ": tensor '", tensor.name,
+                      "': expected counts that are multiples of the chunk, ",
+                      multiple, ", on a mesh with a chunk axis, got ", count,
+                      " at [", i, "]"));
   }
 }
 
@@ -68,34 +78,31 @@ void requireStep(const std::string &path, const TensorView &tensor) {
         str(path, ": tensor 'step': expected a step from 1 on, got ", step));
 }
 
-void checkValues(const plan::LoadedPlan &plan, const std::string &path,
-                 const TensorView &tensor) {
+void checkValues(const plan::LoadedPlan &plan, const plan::Function &function,
+                 const std::string &path, const TensorView &tensor) {
   if (tensor.name == "tokens")
     requireIds(path, tensor, plan.vocabSize, 0);
   else if (tensor.name == "targets")
     requireIds(path, tensor, plan.outputSize, kIgnoredTarget);
   else if (isState(tensor.name) && tensor.type == ElementType::I64)
-    requireCounts(path, tensor);
+    requireCounts(path, tensor,
+                  function.chunkParts > 1 ? std::max<int64_t>(1, plan.chunkSize)
+                                          : 1);
   else if (tensor.name == "step" && tensor.type == ElementType::I64)
     requireStep(path, tensor);
   else if (tensor.type == ElementType::F32 || tensor.type == ElementType::F64)
     requireFinite(path, tensor);
 }
 
-void invoke(const InvokeOptions &options) {
-  const auto plan = plan::LoadedPlan::open(options.plan);
-  Session session(plan, options.session);
-  const size_t index = session.function(options.function);
-  const plan::Function &function = plan->functions[index];
-  const SafetensorsFile file(options.inputs);
-  const CallShape shape = callShape(*plan, function, file);
-
+/// Throws Error unless the file holds the inputs of the function and nothing
+/// else. Returns whether it holds the state.
+bool requireInputs(const plan::LoadedPlan &plan, const plan::Function &function,
+                   const SafetensorsFile &file) {
   std::set<std::string> taken;
   std::vector<std::string> missing, missingState;
   bool stateGiven = false;
-  const std::vector<TensorView> inputs = session.inputs(index, shape);
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const plan::Variable &variable = plan->variables[function.inputs[i]];
+  for (uint32_t index : function.inputs) {
+    const plan::Variable &variable = plan.variables[index];
     taken.insert(variable.name);
     const bool given = file.find(variable.name);
     if (isState(variable.name)) {
@@ -107,34 +114,61 @@ void invoke(const InvokeOptions &options) {
     }
   }
   if (!missing.empty())
-    throw Error(str(options.inputs, ": expected all inputs of function '",
+    throw Error(str(file.path(), ": expected all inputs of function '",
                     function.name, "', missing ", nameList(missing)));
   if (stateGiven && !missingState.empty())
-    throw Error(str(options.inputs,
+    throw Error(str(file.path(),
                     ": expected all state tensors or none, missing ",
                     nameList(missingState)));
-  refuseSurplus(*plan, file, [&](const std::string &name) {
+  refuseSurplus(plan, file, [&](const std::string &name) {
     return taken.count(name) != 0;
   });
+  return stateGiven;
+}
+
+/// One rank's share of the call: it reads its parts of the inputs, and rank 0
+/// puts the outputs together.
+void invoke(const InvokeOptions &options,
+            std::shared_ptr<const plan::LoadedPlan> plan, World &world) {
+  Session session(plan, options.session, world);
+  const size_t index = session.function(options.function);
+  const plan::Function &function = plan->functions[index];
+  const SafetensorsFile file(options.inputs);
+  const CallShape shape = callShape(*plan, function, file);
+  const bool stateGiven = requireInputs(*plan, function, file);
 
   session.resetState(index);
   session.resetOptionalInputs(index);
-  for (const TensorView &input : inputs)
-    if (const StoredTensor *tensor = file.find(input.name)) {
-      file.read(*tensor, input);
-      checkValues(*plan, options.inputs, input);
-    }
+  for (uint32_t input : function.inputs) {
+    const plan::Variable &variable = plan->variables[input];
+    const StoredTensor *stored = file.find(variable.name);
+    if (!stored)
+      continue;
+    const SpreadTensor tensor =
+        spreadVariable(session, index, variable.name, shape);
+    if (!tensor.box())
+      continue;
+    file.read(*stored, tensor.part, tensor.whole.shape, *tensor.box());
+    checkValues(*plan, function, options.inputs, tensor.part);
+  }
   session.run(index, shape);
 
-  std::vector<TensorView> outputs;
-  for (const TensorView &output : session.outputs(index, shape)) {
+  std::vector<SpreadTensor> outputs;
+  for (uint32_t output : function.outputs) {
+    const std::string &name = plan->variables[output].name;
     // grad and train_step leave the state alone unless it was carried in.
     if (function.exact && !stateGiven &&
-        (isState(output.name) || isStateGradient(output.name)))
+        (isState(name) || isStateGradient(name)))
       continue;
-    outputs.push_back(output);
+    outputs.push_back(spreadVariable(session, index, name, shape));
   }
-  writeSafetensors(options.outputs, outputs);
+  writeAssembled(options.outputs, outputs, world);
+}
+
+void invokeOnRanks(InvokeOptions &options) {
+  const auto plan = plan::LoadedPlan::open(options.plan);
+  onRanks(options.ranks, *plan, options.session,
+          [&](World &world) { invoke(options, plan, world); });
 }
 
 } // namespace
@@ -158,7 +192,8 @@ void addInvoke(CLI::App &app) {
   command->add_flag("--poison", options->session.poison,
                     "fill scratch memory with NaN first (finds kernels that "
                     "read what nobody wrote)");
-  command->callback([options] { invoke(*options); });
+  addRankOptions(*command, options->ranks);
+  command->callback([options] { invokeOnRanks(*options); });
 }
 
 } // namespace megalodon

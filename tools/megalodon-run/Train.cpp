@@ -124,7 +124,7 @@ void megalodon::addTrain(CLI::App &app) {
                                   ? arguments->warmup
                                   : std::min<int64_t>(2000, total / 10);
     auto plan = plan::LoadedPlan::open(arguments->plan);
-    onRanks(arguments->ranks, arguments->session, [&](World &world) {
+    onRanks(arguments->ranks, *plan, arguments->session, [&](World &world) {
       Session session(plan, arguments->session, world);
       train(session, options);
     });
