@@ -128,7 +128,8 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
       return failure();
     argumentVariables.push_back(*variable);
     // Accumulated gradients are the plan's own: nobody passes them in.
-    if (variables[*variable].role != Role::Gradient)
+    if (variables[*variable].role != Role::Gradient &&
+        variables[*variable].role != Role::Residual)
       schedule.inputs.push_back(*variable);
     if (variables[*variable].name == "tokens") {
       schedule.localBatch = variables[*variable].type.getDimSize(0);
@@ -141,7 +142,8 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
     if (failed(variable))
       return failure();
     resultVariables.push_back(*variable);
-    schedule.outputs.push_back(*variable);
+    if (variables[*variable].role != Role::Residual)
+      schedule.outputs.push_back(*variable);
   }
   auto whole = [&](StringRef attribute, int64_t local) {
     auto value = entry->getAttrOfType<IntegerAttr>(attribute);
