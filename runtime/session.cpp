@@ -117,6 +117,7 @@ struct Message {
   std::byte *begin, *end;
   std::unique_ptr<Request> request;
   std::string operation;
+  const Action *action;
 };
 
 struct Session::Impl {
@@ -131,6 +132,7 @@ struct Session::Impl {
   std::deque<std::optional<Bound>> bound;
   bool poison;
   bool profiling = false;
+  plan::Trace *trace = nullptr;
   int64_t step = -1;
   std::vector<std::vector<double>> seconds;
 
@@ -398,6 +400,17 @@ struct Session::Impl {
     return buffers;
   }
 
+  void finish(Message &message) const {
+    const double begin = trace ? plan::traceClock() : 0;
+    message.request->wait({message.operation, step}, world.timeout);
+    if (trace)
+      trace->push_back(
+          {plan::TraceEvent::Kind::Wait,
+           message.action->kind == ActionKind::Send ? "wait send pp"
+                                                    : "wait receive pp",
+           "", 0, message.action->microbatch, begin, plan::traceClock()});
+  }
+
   /// Waits for the messages whose memory lies in [begin, end).
   void settle(std::vector<Message> &messages, const std::byte *begin,
               const std::byte *end) const {
@@ -406,7 +419,7 @@ struct Session::Impl {
         ++i;
         continue;
       }
-      messages[i].request->wait({messages[i].operation, step}, world.timeout);
+      finish(messages[i]);
       messages.erase(messages.begin() + std::ptrdiff_t(i));
     }
   }
@@ -416,10 +429,7 @@ struct Session::Impl {
                    const Function &f, CallShape local) {
     const plan::Buffer &buffer = of.program.buffers[action.buffer];
     const uint64_t bytes =
-        buffer.bytes /
-        uint64_t(
-            plan::timesOf(action.dynamic, f.localBatch(), f.localLength())) *
-        uint64_t(plan::timesOf(action.dynamic, local.batch, local.length));
+        plan::messageBytes(f, of.program, action, local.batch, local.length);
     Coordinates other = place;
     other.pipeline = int(action.peer);
     const int peer = plan->mesh.rank(other);
@@ -427,10 +437,17 @@ struct Session::Impl {
     Message message{memory, memory + bytes, nullptr,
                     str(sends ? "sending '" : "receiving '", buffer.name,
                         "' of microbatch ", action.microbatch,
-                        sends ? " to" : " from", " rank ", peer)};
+                        sends ? " to" : " from", " rank ", peer),
+                    &action};
+    const double begin = trace ? plan::traceClock() : 0;
     message.request =
         sends ? world.all().send(memory, bytes, peer, int(action.channel))
               : world.all().receive(memory, bytes, peer, int(action.channel));
+    if (trace)
+      trace->push_back({sends ? plan::TraceEvent::Kind::Send
+                              : plan::TraceEvent::Kind::Receive,
+                        sends ? "send pp" : "receive pp", buffer.name, bytes,
+                        action.microbatch, begin, plan::traceClock()});
     return message;
   }
 
@@ -453,11 +470,12 @@ struct Session::Impl {
           for (uint32_t index : of.touched[action.segment])
             settle(messages, buffers[index],
                    buffers[index] + of.program.buffers[index].bytes);
-        executor.run(
-            of.program.segments[action.segment], buffers,
-            {local.batch, local.length, accumulate || action.microbatch > 0,
-             last && action.microbatch + 1 == microbatches, place, step},
-            profiling ? &seconds[action.segment] : nullptr);
+        executor.run(of.program.segments[action.segment], buffers,
+                     {local.batch, local.length,
+                      accumulate || action.microbatch > 0,
+                      last && action.microbatch + 1 == microbatches, place,
+                      step, action.microbatch},
+                     profiling ? &seconds[action.segment] : nullptr);
       } else {
         std::byte *memory = buffers[action.buffer];
         settle(messages, memory,
@@ -468,7 +486,7 @@ struct Session::Impl {
         message.request->test();
     }
     for (Message &message : messages)
-      message.request->wait({message.operation, step}, world.timeout);
+      finish(message);
   }
 };
 
@@ -590,6 +608,11 @@ void Session::run(size_t function, CallShape shape, Half half, bool accumulate,
     impl->perform(of, f, of.program.actions, call, accumulate, last);
   if (half != Half::Compute)
     impl->perform(of, f, of.program.updateActions, call, accumulate, last);
+}
+
+void Session::setTrace(plan::Trace *trace) {
+  impl->trace = trace;
+  impl->executor.record(trace);
 }
 
 void Session::setProfiling(bool on) { impl->profiling = on; }

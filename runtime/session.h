@@ -14,6 +14,7 @@ namespace megalodon {
 namespace plan {
 class LoadedPlan;  // runtime/plan/LoadedPlan.h
 struct RankMemory; // runtime/plan/Traffic.h
+struct TraceEvent; // runtime/plan/Trace.h
 } // namespace plan
 
 class World;        // runtime/parallel/Communicator.h
@@ -108,6 +109,10 @@ public:
   /// the sum over all runs of its segment.
   void setProfiling(bool on);
   const std::vector<std::vector<double>> &commandSeconds() const;
+
+  /// Adds everything that happens on this rank from now on to `trace`: commands
+  /// and messages in their order. Null: no longer.
+  void setTrace(std::vector<plan::TraceEvent> *trace);
 
   int threads() const;
 

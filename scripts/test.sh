@@ -71,6 +71,7 @@ suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py
 suite numerics-ops "$python" test/numerics/ops.py "${tools[@]}"
 suite numerics-parallel "$python" test/numerics/parallel.py "${tools[@]}"
+suite traffic "$python" test/numerics/traffic.py "${tools[@]}"
 suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
 suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"

@@ -244,6 +244,35 @@ void Executor::execute(const plan::Wait &wait, const plan::Command &,
   run.pending.erase(found);
 }
 
+void Executor::executeRecorded(const plan::Command &command, Run &run) {
+  const Call &call = run.call;
+  plan::TraceEvent event{};
+  bool happens = true;
+  if (auto *wait = std::get_if<plan::Wait>(&command.operation)) {
+    auto found = run.pending.find(wait->event);
+    happens = found != run.pending.end();
+    if (happens)
+      event = {plan::TraceEvent::Kind::Wait,
+               "wait " + plan::collectiveName(*plan, *found->second.start),
+               command.location,
+               0,
+               call.microbatch,
+               0,
+               0};
+  } else {
+    auto *start = std::get_if<plan::CollectiveStart>(&command.operation);
+    happens = !start || !start->last || call.last;
+    event =
+        plan::eventOf(*plan, command, call.batch, call.length, call.microbatch);
+  }
+  event.begin = plan::traceClock();
+  std::visit([&](const auto &operation) { execute(operation, command, run); },
+             command.operation);
+  event.end = plan::traceClock();
+  if (happens)
+    trace->push_back(std::move(event));
+}
+
 void Executor::run(const plan::Segment &segment,
                    const std::vector<std::byte *> &buffers, const Call &call,
                    std::vector<double> *seconds) {
@@ -253,8 +282,12 @@ void Executor::run(const plan::Segment &segment,
     const plan::Command &command = segment.commands[i];
     const Clock::time_point start =
         seconds ? Clock::now() : Clock::time_point();
-    std::visit([&](const auto &operation) { execute(operation, command, run); },
-               command.operation);
+    if (trace)
+      executeRecorded(command, run);
+    else
+      std::visit(
+          [&](const auto &operation) { execute(operation, command, run); },
+          command.operation);
     // Some transports move messages on only when they are asked.
     for (auto &[event, pending] : run.pending)
       pending.request->test();

@@ -5,6 +5,7 @@
 #include "runtime/cpu/KernelLibrary.h"
 #include "runtime/cpu/Memory.h"
 #include "runtime/parallel/Communicator.h"
+#include "runtime/plan/Trace.h"
 #include <map>
 #include <memory>
 
@@ -19,6 +20,7 @@ struct Call {
   bool last;             ///< nothing more will be added
   Coordinates place;
   int64_t step; ///< of training, for messages about waits; negative: none
+  uint32_t microbatch = 0;
 };
 
 class Executor {
@@ -37,6 +39,9 @@ public:
            std::vector<double> *seconds);
 
   ThreadPool &threads() { return pool; }
+
+  /// From now on every command is added to `to`; null: no longer.
+  void record(plan::Trace *to) { trace = to; }
 
   /// Memory that messages took on their way, between runs.
   size_t stagingBytes() const;
@@ -65,6 +70,9 @@ private:
                Run &run);
   void execute(const plan::Wait &wait, const plan::Command &, Run &run);
 
+  /// Runs a command and adds it to the trace.
+  void executeRecorded(const plan::Command &command, Run &run);
+
   void pack(const plan::CollectiveStart &start, std::byte *into,
             const Run &run);
   void unpack(const plan::CollectiveStart &start, const std::byte *from,
@@ -81,6 +89,7 @@ private:
   size_t scratchStride = 0;
   std::vector<Communicator *> communicators;
   std::chrono::milliseconds timeout{};
+  plan::Trace *trace = nullptr;
   std::vector<Memory> spare; ///< staging memory that nobody uses now
 };
 

@@ -237,52 +237,42 @@ private:
 
   bool execute(uint32_t stage, const Command &command, const Action &action) {
     Rank &rank = ranks[stage];
-    if (auto *dispatch = std::get_if<Dispatch>(&command.operation)) {
-      work(stage, TraceEvent::Kind::Kernel,
-           plan.kernels[dispatch->kernel].symbol, command, action,
-           dispatch->flops, dispatch->bytes);
-    } else if (auto *product = std::get_if<Product>(&command.operation)) {
-      const double tokens = double(batch * length);
-      const double m = product->m < 0 ? tokens : double(product->m),
-                   n = product->n < 0 ? tokens : double(product->n),
-                   k = product->k < 0 ? tokens : double(product->k);
-      work(stage, TraceEvent::Kind::Product, "product", command, action,
-           2 * m * n * k,
-           4 * (m * k + k * n + m * n * (product->accumulate ? 2 : 1)));
-    } else if (auto *copy = std::get_if<CopyStart>(&command.operation)) {
-      work(stage, TraceEvent::Kind::Copy, "copy", command, action, 0,
-           2 * double(copy->bytes) *
-               double(timesOf(copy->dynamic, batch, length)));
-    } else if (auto *start = std::get_if<CollectiveStart>(&command.operation)) {
+    if (auto *start = std::get_if<CollectiveStart>(&command.operation)) {
       if (!start->last || action.microbatch + 1 == rank.program->microbatches)
         beginCollective(stage, *start, command, action);
-    } else {
-      auto found = rank.events.find(std::get<Wait>(command.operation).event);
-      if (found == rank.events.end())
-        return true; // of a copy, or of a collective that was left out
-      const auto [transfer, collective] = found->second;
-      if (transfer->end < 0)
-        return false;
-      const std::string name = collectiveName(plan, *collective);
-      expose(stage, name, std::max(0.0, transfer->end - rank.now));
-      wait(stage, name, command.location, action.microbatch, transfer->end);
-      compute(stage, unpackedBytes(*collective));
-      rank.events.erase(found);
+      return true;
     }
+    auto *awaited = std::get_if<Wait>(&command.operation);
+    if (!awaited) {
+      work(stage, command, action);
+      return true;
+    }
+    auto found = rank.events.find(awaited->event);
+    if (found == rank.events.end())
+      return true; // of a copy, or of a collective that was left out
+    const auto [transfer, collective] = found->second;
+    if (transfer->end < 0)
+      return false;
+    const std::string name = collectiveName(plan, *collective);
+    expose(stage, name, std::max(0.0, transfer->end - rank.now));
+    wait(stage, name, command.location, action.microbatch, transfer->end);
+    compute(stage, unpackedBytes(*collective));
+    rank.events.erase(found);
     return true;
   }
 
-  void work(uint32_t stage, TraceEvent::Kind kind, const std::string &name,
-            const Command &command, const Action &action, double flops,
-            double bytes) {
-    Rank &rank = ranks[stage];
-    const double seconds = std::max(flops / machine.flopsPerSecond,
-                                    bytes / machine.bytesPerSecond);
-    StageEstimate &out = estimate.stages[stage];
-    out.trace.push_back({kind, name, command.location, uint64_t(bytes),
-                         action.microbatch, rank.now, rank.now + seconds});
-    out.compute += seconds;
-    rank.now += seconds;
+  void work(uint32_t stage, const Command &command, const Action &action) {
+    TraceEvent event = eventOf(plan, command, batch, length, action.microbatch);
+    const double flops = flopsOf(command, batch, length);
+    const double seconds =
+        std::max(flops / machine.flopsPerSecond,
+                 double(event.bytes) / machine.bytesPerSecond);
+    estimate.stages[stage].flops += flops;
+    double &now = ranks[stage].now;
+    event.begin = now;
+    event.end = now += seconds;
+    estimate.stages[stage].compute += seconds;
+    estimate.stages[stage].trace.push_back(std::move(event));
   }
 
   /// Time for bytes read and written.
@@ -315,12 +305,11 @@ private:
   void beginCollective(uint32_t stage, const CollectiveStart &start,
                        const Command &command, const Action &action) {
     Rank &rank = ranks[stage];
-    const double packed = rank.now;
+    TraceEvent event = eventOf(plan, command, batch, length, action.microbatch);
+    event.begin = rank.now;
     compute(stage, packedBytes(start));
-    estimate.stages[stage].trace.push_back(
-        {TraceEvent::Kind::Collective, collectiveName(plan, start),
-         command.location, contributedBytes(plan, start, batch, length),
-         action.microbatch, packed, rank.now});
+    event.end = rank.now;
+    estimate.stages[stage].trace.push_back(std::move(event));
     const Communicator &group = plan.communicators[start.communicator];
     const int64_t number = rank.sequence[start.communicator]++;
     // Stages meet in one collective only if it goes along the pipeline.

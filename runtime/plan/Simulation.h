@@ -33,6 +33,7 @@ struct Exposed {
 struct StageEstimate {
   double seconds = 0; ///< until its last command ends
   double compute = 0;
+  double flops = 0;             ///< of kernels and products
   double pipelineWait = 0;      ///< for messages of other stages
   std::vector<Exposed> exposed; ///< waits for collectives
   double wireBytes = 0;         ///< that a rank puts onto links

@@ -1,14 +1,75 @@
 #include "runtime/plan/Trace.h"
+#include "runtime/plan/Traffic.h"
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 using namespace megalodon::plan;
 
 using Json = nlohmann::ordered_json;
 
+double megalodon::plan::traceClock() {
+  return std::chrono::duration<double>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 const char *megalodon::plan::kindName(TraceEvent::Kind kind) {
   constexpr const char *names[] = {"kernel", "product", "copy",   "collective",
                                    "wait",   "send",    "receive"};
   return names[size_t(kind)];
+}
+
+namespace {
+
+struct Extents {
+  double m, n, k;
+};
+
+Extents extentsOf(const Product &product, int64_t batch, int64_t length) {
+  auto extent = [&](int64_t size) {
+    return double(size < 0 ? batch * length : size);
+  };
+  return {extent(product.m), extent(product.n), extent(product.k)};
+}
+
+} // namespace
+
+double megalodon::plan::flopsOf(const Command &command, int64_t batch,
+                                int64_t length) {
+  if (auto *dispatch = std::get_if<Dispatch>(&command.operation))
+    return dispatch->flops;
+  if (auto *product = std::get_if<Product>(&command.operation)) {
+    const Extents at = extentsOf(*product, batch, length);
+    return 2 * at.m * at.n * at.k;
+  }
+  return 0;
+}
+
+TraceEvent megalodon::plan::eventOf(const LoadedPlan &plan,
+                                    const Command &command, int64_t batch,
+                                    int64_t length, uint32_t microbatch) {
+  using Kind = TraceEvent::Kind;
+  auto event = [&](Kind kind, std::string name, double bytes) {
+    return TraceEvent{
+        kind, std::move(name), command.location, uint64_t(bytes), microbatch, 0,
+        0};
+  };
+  if (auto *dispatch = std::get_if<Dispatch>(&command.operation))
+    return event(Kind::Kernel, plan.kernels[dispatch->kernel].symbol,
+                 dispatch->bytes);
+  if (auto *product = std::get_if<Product>(&command.operation)) {
+    const Extents at = extentsOf(*product, batch, length);
+    const double results = at.m * at.n * (product->accumulate ? 2 : 1);
+    return event(Kind::Product, "product",
+                 4 * (at.m * at.k + at.k * at.n + results));
+  }
+  if (auto *copy = std::get_if<CopyStart>(&command.operation))
+    return event(Kind::Copy, "copy",
+                 2 * double(copy->bytes) *
+                     double(timesOf(copy->dynamic, batch, length)));
+  const auto &start = std::get<CollectiveStart>(command.operation);
+  return event(Kind::Collective, collectiveName(plan, start),
+               double(contributedBytes(plan, start, batch, length)));
 }
 
 std::string megalodon::plan::traceEvents(const Trace &trace, int process,

@@ -1,9 +1,7 @@
 // When a rank did what in a call, measured or simulated, and that as a file for
 // Perfetto or chrome://tracing.
 #pragma once
-#include <cstdint>
-#include <string>
-#include <vector>
+#include "runtime/plan/LoadedPlan.h"
 
 namespace megalodon::plan {
 
@@ -26,6 +24,18 @@ struct TraceEvent {
 
 /// Events in the order in which they happened.
 using Trace = std::vector<TraceEvent>;
+
+/// A command of a call of that shape on one rank, without its times; not for
+/// waits.
+TraceEvent eventOf(const LoadedPlan &plan, const Command &command,
+                   int64_t batch, int64_t length, uint32_t microbatch);
+
+/// Floating-point operations of a kernel or product.
+double flopsOf(const Command &command, int64_t batch, int64_t length);
+
+/// Seconds of the clock that measured traces go by, the same for all processes
+/// of a machine.
+double traceClock();
 
 /// "kernel", "collective", ...
 const char *kindName(TraceEvent::Kind kind);

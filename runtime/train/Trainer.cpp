@@ -456,6 +456,7 @@ double Trainer::compute(int64_t microbatch) {
 void Trainer::step() {
   Clock::time_point start = Clock::now();
   session.setStep(current + 1);
+  session.setTrace(current + 1 == options.steps ? options.trace : nullptr);
   setNumber("step", static_cast<double>(current + 1));
   setNumber("lr", options.schedule.rate(current));
   if (options.accumulate > 1)
@@ -464,6 +465,7 @@ void Trainer::step() {
   for (int64_t i = 0; i < options.accumulate; ++i)
     loss += compute(i) / static_cast<double>(options.accumulate);
   session.run(function, {}, Half::Update);
+  session.setTrace(nullptr);
   double gradientNorm = number("grad_norm");
   if (!std::isfinite(gradientNorm))
     stopAtNonFinite("gradient norm", gradientNorm);

@@ -1,6 +1,7 @@
 // The training loop: data, gradient accumulation, the update, metrics,
 // checkpoints, and stopping at the right moment.
 #pragma once
+#include "runtime/plan/Trace.h"
 #include "runtime/session.h"
 #include "runtime/train/Data.h"
 #include "runtime/train/Schedule.h"
@@ -31,6 +32,9 @@ struct TrainOptions {
   /// The machine's multiply-add rate, for the share of peak; 0: measured at the
   /// start, which takes about a second.
   double peakFlops = 0;
+
+  /// Receives what this rank does in the last update; null: nothing.
+  plan::Trace *trace = nullptr;
 };
 
 enum class TrainOutcome { Finished, Interrupted };

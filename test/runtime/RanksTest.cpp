@@ -5,6 +5,8 @@
 #include "runtime/io/SpreadTensor.h"
 #include "runtime/parallel/Communicator.h"
 #include "runtime/plan/PlanFile.h"
+#include "runtime/plan/Trace.h"
+#include "runtime/plan/Traffic.h"
 #include "test/runtime/TestPlan.h"
 #include <atomic>
 #include <cstring>
@@ -588,4 +590,42 @@ TEST(Ranks, LoaderChecksPrograms) {
     EXPECT_NE(refused.message.find(refused.expected), std::string::npos)
         << "expected '" << refused.expected << "', got '" << refused.message
         << "'";
+}
+
+TEST(Ranks, SessionsAllocateAndSendWhatThePlanSays) {
+  for (const auto &plan : {gatherPlan(), pipelinePlan()})
+    runVirtualRanks(plan->mesh.ranks(), [&](World &world) {
+      Session session(plan, {1}, world);
+      const plan::Function &function = plan->functions[0];
+      const plan::Program &program =
+          function.programs[size_t(session.place().pipeline)];
+      plan::Trace trace;
+      session.setTrace(&trace);
+      session.run(0);
+      session.setTrace(nullptr);
+      session.run(0); // adds nothing
+      const plan::RankMemory want = plan::memoryOf(*plan, function, program),
+                             got = session.memory();
+      EXPECT_EQ(got.arena, want.arena);
+      EXPECT_EQ(got.staging, want.staging);
+      EXPECT_EQ(got.inputsOutputs, want.inputsOutputs);
+      EXPECT_EQ(got.total(), want.total());
+      using Begun = std::vector<std::pair<std::string, uint64_t>>;
+      Begun wanted, begun;
+      for (const plan::Message &message :
+           plan::messagesOf(*plan, function, program))
+        wanted.push_back({message.name, message.bytes});
+      size_t waits = 0;
+      for (const plan::TraceEvent &event : trace) {
+        EXPECT_LE(event.begin, event.end);
+        waits += event.kind == plan::TraceEvent::Kind::Wait;
+        if (event.kind == plan::TraceEvent::Kind::Collective ||
+            event.kind == plan::TraceEvent::Kind::Send ||
+            event.kind == plan::TraceEvent::Kind::Receive)
+          begun.push_back({event.name, event.bytes});
+      }
+      EXPECT_EQ(begun, wanted);
+      EXPECT_EQ(waits, begun.size());
+      EXPECT_FALSE(begun.empty());
+    });
 }

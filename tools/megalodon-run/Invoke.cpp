@@ -5,6 +5,7 @@
 #include "runtime/train/SpreadTensors.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Ranks.h"
+#include "tools/megalodon-run/TraceFile.h"
 #include <CLI/CLI.hpp>
 #include <cstring>
 #include <set>
@@ -14,7 +15,7 @@ namespace megalodon {
 namespace {
 
 struct InvokeOptions {
-  std::string plan, function, inputs, outputs;
+  std::string plan, function, inputs, outputs, traceFile;
   SessionOptions session;
   RankOptions ranks;
 };
@@ -151,7 +152,12 @@ void invoke(const InvokeOptions &options,
     file.read(*stored, tensor.part, tensor.whole.shape, *tensor.box());
     checkValues(*plan, function, options.inputs, tensor.part);
   }
+  plan::Trace trace;
+  session.setTrace(options.traceFile.empty() ? nullptr : &trace);
   session.run(index, shape);
+  session.setTrace(nullptr);
+  if (!options.traceFile.empty())
+    writeTrace(options.traceFile, trace, session);
 
   std::vector<SpreadTensor> outputs;
   for (uint32_t output : function.outputs) {
@@ -187,6 +193,9 @@ void addInvoke(CLI::App &app) {
   command
       ->add_option("--outputs", options->outputs, "safetensors file to write")
       ->required();
+  command->add_option("--trace", options->traceFile,
+                      "write what every rank did, and when, here (JSON for "
+                      "Perfetto)");
   command->add_option("--threads", options->session.threads,
                       "number of threads (0: all processors)");
   command->add_flag("--poison", options->session.poison,

@@ -97,6 +97,7 @@ Json estimateJson(const plan::Function &function,
                             {"bytes", event.bytes}});
     out["stages"].push_back({{"seconds", stage.seconds},
                              {"compute_seconds", stage.compute},
+                             {"flops", stage.flops},
                              {"pipeline_wait_seconds", stage.pipelineWait},
                              {"exposed_seconds", exposed},
                              {"wire_bytes", stage.wireBytes},

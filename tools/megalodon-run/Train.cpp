@@ -3,13 +3,15 @@
 #include "runtime/train/Trainer.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Ranks.h"
+#include "tools/megalodon-run/TraceFile.h"
 #include <CLI/CLI.hpp>
 
 using namespace megalodon;
 
 namespace {
 struct Arguments {
-  std::string plan, dataType = "auto", order = "stream", schedule = "linear";
+  std::string plan, dataType = "auto", order = "stream", schedule = "linear",
+                    traceFile;
   int64_t warmup = -1;
   TrainOptions options;
   SessionOptions session;
@@ -112,6 +114,9 @@ void megalodon::addTrain(CLI::App &app) {
   command->add_option("--peak-flops", options.peakFlops,
                       "floating-point operations a second the share of peak "
                       "refers to; 0: measure");
+  command->add_option("--trace", arguments->traceFile,
+                      "write what every rank did in the last update, and when, "
+                      "here (JSON for Perfetto)");
   addRankOptions(*command, arguments->ranks);
   command->callback([arguments] {
     TrainOptions &options = arguments->options;
@@ -126,7 +131,13 @@ void megalodon::addTrain(CLI::App &app) {
     auto plan = plan::LoadedPlan::open(arguments->plan);
     onRanks(arguments->ranks, *plan, arguments->session, [&](World &world) {
       Session session(plan, arguments->session, world);
-      train(session, options);
+      TrainOptions ofRank = options;
+      plan::Trace trace;
+      if (!arguments->traceFile.empty())
+        ofRank.trace = &trace;
+      const TrainOutcome outcome = train(session, ofRank);
+      if (ofRank.trace && outcome == TrainOutcome::Finished)
+        writeTrace(arguments->traceFile, trace, session);
     });
   });
 }
