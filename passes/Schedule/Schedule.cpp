@@ -488,8 +488,9 @@ void EntryScheduler::assign(ProgramSchedule &program) {
           bool accumulated =
               collective.getLast() && before.storage >= 0 &&
               program.storages[before.storage].variable >= 0 &&
-              variables[program.storages[before.storage].variable].role ==
-                  Role::Gradient &&
+              llvm::is_contained(
+                  {Role::Gradient, Role::Residual},
+                  variables[program.storages[before.storage].variable].role) &&
               before.lastRead == number;
           update(operand, result, before.lastUse == number || accumulated);
           command.buffers.push_back(after.storage);

@@ -376,6 +376,8 @@ private:
       const Variable &variable = plan.variables[index];
       check(names.insert(variable.name).second, field, "name '", variable.name,
             "' stands twice");
+      check(variable.role != Role::Residual, field, "'", variable.name,
+            "' is nothing that the outside sees");
       checkShape(variable, function, field);
       if (variable.dynamic != Dynamic::None)
         readParts(variable, 0, function.dataParts, field);
