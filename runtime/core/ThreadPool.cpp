@@ -16,7 +16,7 @@ static void pause() {
 #endif
 }
 
-static int usableProcessors() {
+int usableProcessors() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0)
     return std::max(1, CPU_COUNT(&set));

@@ -12,10 +12,12 @@
 
 namespace megalodon {
 
+/// Processors that this process may use.
+int usableProcessors();
+
 class ThreadPool {
 public:
-  /// Workers including the calling thread; 0 = the number of processors this
-  /// process may use.
+  /// Workers including the calling thread; 0 = usableProcessors().
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;

@@ -11,6 +11,7 @@
 #include "runtime/train/Metrics.h"
 #include "runtime/train/Tensors.h"
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
@@ -19,6 +20,8 @@
 #include <ctime>
 #include <fcntl.h>
 #include <filesystem>
+#include <functional>
+#include <iterator>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <sys/file.h>
@@ -57,6 +60,10 @@ private:
 volatile std::sig_atomic_t stopSignal = 0;
 volatile std::sig_atomic_t stopSecond = 0; ///< when it came, monotonic clock
 
+/// How long waits go on after the signal, in milliseconds.
+std::atomic<int64_t> stopGrace{0};
+static_assert(std::atomic<int64_t>::is_always_lock_free);
+
 /// The first signal asks the loop to stop. A later one kills, but launchers
 /// signal both a process and its group, so one within two seconds is the same.
 void askToStop(int signal) {
@@ -66,30 +73,41 @@ void askToStop(int signal) {
   if (stopSignal == 0) {
     stopSignal = signal;
     stopSecond = second;
-    requestStop(); // waits for other ranks end soon, in vain or not
+    requestStop(std::chrono::milliseconds(stopGrace));
   } else if (second - stopSecond >= 2) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
   }
 }
 
-/// While alive, SIGTERM and SIGINT go to askToStop(). A file that grows beyond
-/// its limit is an error of the write instead of a deadly signal. The handlers
-/// are the process's, and virtual ranks share one: the first guard installs
-/// them, the last takes them away.
+/// The signals that ask to save and stop. mpirun hands SIGUSR1 on to its ranks
+/// and lets them live; after SIGTERM and SIGINT it kills them.
+constexpr int kStopSignals[] = {SIGTERM, SIGINT, SIGUSR1};
+
+const char *signalName(int signal) {
+  return signal == SIGTERM  ? "SIGTERM"
+         : signal == SIGINT ? "SIGINT"
+                            : "SIGUSR1";
+}
+
+/// While alive, kStopSignals go to askToStop(). A file that grows beyond its
+/// limit is an error of the write instead of a deadly signal. The handlers are
+/// the process's, and virtual ranks share one: the first guard installs them,
+/// the last takes them away.
 class SignalGuard {
 public:
-  SignalGuard() {
+  explicit SignalGuard(std::chrono::milliseconds grace) {
     std::lock_guard lock(mutex);
     if (guards++ > 0)
       return;
     stopSignal = 0;
+    stopGrace = grace.count();
     clearStop();
     struct sigaction stop = {};
     stop.sa_handler = askToStop;
     stop.sa_flags = SA_RESTART;
-    sigaction(SIGTERM, &stop, &oldTerm);
-    sigaction(SIGINT, &stop, &oldInt);
+    for (size_t i = 0; i < std::size(kStopSignals); ++i)
+      sigaction(kStopSignals[i], &stop, &oldStop[i]);
     struct sigaction ignore = {};
     ignore.sa_handler = SIG_IGN;
     sigaction(SIGXFSZ, &ignore, &oldLimit);
@@ -98,8 +116,8 @@ public:
     std::lock_guard lock(mutex);
     if (--guards > 0)
       return;
-    sigaction(SIGTERM, &oldTerm, nullptr);
-    sigaction(SIGINT, &oldInt, nullptr);
+    for (size_t i = 0; i < std::size(kStopSignals); ++i)
+      sigaction(kStopSignals[i], &oldStop[i], nullptr);
     sigaction(SIGXFSZ, &oldLimit, nullptr);
   }
   SignalGuard(const SignalGuard &) = delete;
@@ -108,7 +126,7 @@ public:
 private:
   inline static std::mutex mutex;
   inline static int guards = 0;
-  inline static struct sigaction oldTerm, oldInt, oldLimit;
+  inline static struct sigaction oldStop[std::size(kStopSignals)], oldLimit;
 };
 
 /// Every rank runs the same loop on its parts of the same calls; rank 0 also
@@ -124,6 +142,12 @@ private:
   void begin();
   void resumeFrom(const Checkpoint &checkpoint);
   int agreedSignal();
+  void takeTime(const std::function<void()> &body);
+  /// How long a wait in a step may go on after a signal: a rank may be in the
+  /// middle of a slow one.
+  std::chrono::milliseconds graceOfSteps() const {
+    return kStopGrace + 2 * slowestStep;
+  }
   void setNumber(const char *name, double value);
   double number(const char *name);
   void step();
@@ -158,6 +182,7 @@ private:
   bool live;
   int64_t timedSteps = 0;
   double timedSeconds = 0; ///< training only: neither evaluation nor saving
+  std::chrono::milliseconds slowestStep{0};
 };
 
 } // namespace
@@ -473,6 +498,9 @@ void Trainer::step() {
   ++current;
   ++timedSteps;
   timedSeconds += took;
+  slowestStep = std::max(
+      slowestStep,
+      std::chrono::milliseconds(static_cast<int64_t>(std::ceil(1000 * took))));
   report(loss, gradientNorm, took);
 }
 
@@ -546,15 +574,34 @@ void Trainer::save() {
 /// same answer, so that none waits in a step that others do not begin.
 int Trainer::agreedSignal() {
   int32_t signal = stopSignal;
-  if (world.size() > 1)
-    world.all()
-        .allReduce(&signal, 1, ElementType::I32, Reduction::Max)
-        ->wait(context("agreeing to go on"), world.timeout);
+  if (world.size() == 1)
+    return signal;
+  // Who was asked to stop knows that somebody counts the seconds, and may be
+  // told of a rank that will not come.
+  const bool asked = signal != 0;
+  world.all()
+      .allReduce(&signal, 1, ElementType::I32, Reduction::Max)
+      ->wait(context(asked ? "agreeing to stop" : "agreeing to go on"),
+             asked
+                 ? std::min(world.timeout, std::max<std::chrono::milliseconds>(
+                                               kStopGrace, slowestStep))
+                 : world.timeout);
+  if (signal != 0)
+    clearStop(); // all are there, and what they do next may take its time
   return signal;
 }
 
+/// What may take longer than any step. A signal that came before it has set a
+/// deadline already, which an agreement lifts.
+void Trainer::takeTime(const std::function<void()> &body) {
+  stopGrace = world.timeout.count();
+  agreedSignal();
+  body();
+  stopGrace = graceOfSteps().count();
+}
+
 TrainOutcome Trainer::run() {
-  SignalGuard signals;
+  SignalGuard signals(world.timeout);
   verifySameEverywhere();
   std::optional<FolderLock> lock;
   together(world, {"locking the folder", -1}, [&] {
@@ -584,23 +631,31 @@ TrainOutcome Trainer::run() {
   int signal = 0;
   while (current < options.steps && (signal = agreedSignal()) == 0) {
     step();
-    bool last = current == options.steps;
-    if (options.evalEvery > 0 && (current % options.evalEvery == 0 || last))
-      validate();
-    if (last || (options.saveEvery > 0 && current % options.saveEvery == 0))
-      save();
+    const bool last = current == options.steps;
+    auto due = [&](int64_t every) {
+      return every > 0 && (current % every == 0 || last);
+    };
+    const bool saves = last || due(options.saveEvery);
+    if (!due(options.evalEvery) && !saves) {
+      stopGrace = graceOfSteps().count();
+      continue;
+    }
+    takeTime([&] {
+      if (due(options.evalEvery))
+        validate();
+      if (saves)
+        save();
+    });
   }
   if (current >= options.steps)
     return TrainOutcome::Finished;
-  // All ranks have agreed to save, which may take longer than the agreement.
-  clearStop();
+  stopGrace = world.timeout.count();
   save();
   if (first)
     std::fprintf(
         stderr,
         "%sstopped by %s after step %lld, saved; continue with --resume\n",
-        live ? "\n" : "", signal == SIGTERM ? "SIGTERM" : "SIGINT",
-        static_cast<long long>(current));
+        live ? "\n" : "", signalName(signal), static_cast<long long>(current));
   return TrainOutcome::Interrupted;
 }
 

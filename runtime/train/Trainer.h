@@ -39,10 +39,11 @@ struct TrainOptions {
 
 enum class TrainOutcome { Finished, Interrupted };
 
-/// Trains until step options.steps, or until SIGTERM or SIGINT, after which it
-/// saves and returns. Whatever it says goes to stderr. Throws Error; then the
-/// checkpoints are as they were. Called by all ranks of the session with the
-/// same options; a save on a signal needs all of them within kStopGrace.
+/// Trains until step options.steps, or until SIGTERM, SIGINT or SIGUSR1, after
+/// which it saves and returns. Whatever it says goes to stderr. Throws Error;
+/// then the checkpoints are as they were. Called by all ranks of the session
+/// with the same options; a save on a signal needs all of them within
+/// kStopGrace of each other (or the time of a step, where that is longer).
 TrainOutcome train(Session &session, const TrainOptions &options);
 
 } // namespace megalodon

@@ -305,28 +305,30 @@ TEST_F(TrainerTest, RanksFailTogether) {
     EXPECT_EQ(message.rfind(why, 0), 0u) << message;
 }
 
-TEST_F(TrainerTest, AllRanksSaveOnSigterm) {
+TEST_F(TrainerTest, AllRanksSaveWhenAskedToStop) {
   options.steps = 1'000'000;
   options.saveEvery = 0;
   options.evalEvery = 0;
-  options.out = temporaryFolder("run");
-  pid_t parent = getpid(), child = fork();
-  if (child == 0) {
-    usleep(400'000);
-    kill(parent, SIGTERM);
-    _exit(0);
+  for (int signal : {SIGTERM, SIGUSR1}) {
+    options.out = temporaryFolder(str("run-", signal));
+    pid_t parent = getpid(), child = fork();
+    if (child == 0) {
+      usleep(400'000);
+      kill(parent, signal);
+      _exit(0);
+    }
+    TrainOutcome outcomes[2] = {TrainOutcome::Finished, TrainOutcome::Finished};
+    runVirtualRanks(2, [&](World &world) {
+      Session session = toySession(world);
+      outcomes[world.rank()] = train(session, options);
+    });
+    waitpid(child, nullptr, 0);
+    for (TrainOutcome outcome : outcomes)
+      EXPECT_EQ(outcome, TrainOutcome::Interrupted);
+    ASSERT_TRUE(newestCheckpoint(options.out));
+    EXPECT_EQ(newestCheckpoint(options.out)->step,
+              metricsOf(options.out).back()["step"]);
   }
-  TrainOutcome outcomes[2] = {TrainOutcome::Finished, TrainOutcome::Finished};
-  runVirtualRanks(2, [&](World &world) {
-    Session session = toySession(world);
-    outcomes[world.rank()] = train(session, options);
-  });
-  waitpid(child, nullptr, 0);
-  for (TrainOutcome outcome : outcomes)
-    EXPECT_EQ(outcome, TrainOutcome::Interrupted);
-  ASSERT_TRUE(newestCheckpoint(options.out));
-  EXPECT_EQ(newestCheckpoint(options.out)->step,
-            metricsOf(options.out).back()["step"]);
 }
 
 TEST_F(TrainerTest, RefusesOptionsThatMakeNoSense) {

@@ -25,7 +25,7 @@ void megalodon::addTrain(CLI::App &app) {
   CLI::App *command = app.add_subcommand(
       "train",
       "train a model; ends with exit code 0 when all steps are done, or after "
-      "SIGTERM or SIGINT when a checkpoint is saved");
+      "SIGTERM, SIGINT or SIGUSR1 when a checkpoint is saved");
   command
       ->add_option("plan", arguments->plan, "plan with the function train_step")
       ->required();
