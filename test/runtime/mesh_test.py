@@ -239,7 +239,7 @@ def main():
 
         pair = next(mesh for mesh in meshes if ranks_of(mesh) == 2)
         command = training(plans[pair], "refused", 1, *virtual(pair, ranks=3))
-        expect_text("a wrong number of virtual ranks", command, run(command, 1), "expected 2 ranks as mesh", "got 3")
+        expect_text("a wrong number of virtual ranks", command, run(command, 1), "--virtual-ranks: expected 2 as mesh", "got 3")
 
         if not mpirun:
             print("skipped: mpirun is not installed (Debian's package openmpi-bin)")
