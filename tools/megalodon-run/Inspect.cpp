@@ -5,6 +5,7 @@
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/plan/Traffic.h"
 #include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/PipelineChart.h"
 #include "tools/megalodon-run/Text.h"
 #include <CLI/CLI.hpp>
 #include <iostream>
@@ -19,8 +20,8 @@ using Json = nlohmann::ordered_json;
 using plan::Role;
 
 struct InspectOptions {
-  std::string plan, objectFile;
-  bool json = false, commands = false;
+  std::string plan, objectFile, scheduleFile;
+  bool json = false, commands = false, schedule = false;
 };
 
 const char *roleName(Role role) {
@@ -511,13 +512,21 @@ void addInspect(CLI::App &app) {
                     "print each function's commands too");
   command->add_option("--save-object", options->objectFile,
                       "write the kernels' ELF shared object here");
+  command->add_flag("--schedule", options->schedule,
+                    "print what the ranks of a pipeline run, and when");
+  command->add_option("--schedule-svg", options->scheduleFile,
+                      "draw that as a picture (SVG) into this file");
   command->callback([options] {
     const auto plan = plan::LoadedPlan::open(options->plan);
     if (!options->objectFile.empty())
       writeText(options->objectFile,
                 {reinterpret_cast<const char *>(plan->object.data()),
                  plan->object.size()});
-    if (options->json)
+    if (!options->scheduleFile.empty())
+      writeText(options->scheduleFile, drawSchedulesAsSvg(*plan));
+    if (options->schedule)
+      std::cout << drawSchedulesAsText(*plan);
+    else if (options->json)
       std::cout << inspectJson(*plan).dump(2) << '\n';
     else
       inspectText(*plan, options->commands);
