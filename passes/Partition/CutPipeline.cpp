@@ -760,10 +760,12 @@ FlatSymbolRefAttr EntryCutter::buildStage(Part part, unsigned stage) {
         portAttributes(entry.getResultAttrDict(index), value.getType()));
     produced.insert(index);
   }
-  // What a stage accumulates of a tied parameter no result shows.
+  // Sums that no result shows as they are: those that go through collectives
+  // first, and a stage's part of a tied parameter's.
   for (Operation &op : body.without_terminator())
     if (auto sum = dyn_cast<AccumulateOp>(op);
-        sum && sum.use_empty() && isIn(sum, part, stage))
+        sum && isIn(sum, part, stage) &&
+        !llvm::is_contained(terminator->getOperands(), sum.getResult()))
       function.addResult(
           get(sum), entry.getArgAttrDict(
                         cast<BlockArgument>(sum.getInto()).getArgNumber()));

@@ -5,6 +5,7 @@
 #include "runtime/plan/Plan_generated.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/JSON.h"
+#include <set>
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -28,6 +29,12 @@ static_assert(static_cast<int>(fb::Role::State) ==
               static_cast<int>(Role::State));
 static_assert(static_cast<int>(fb::InitKind::Untouched) ==
               static_cast<int>(InitKind::Untouched));
+static_assert(static_cast<int>(fb::Role::Residual) ==
+              static_cast<int>(Role::Residual));
+static_assert(static_cast<int>(fb::Indexed::Slot) ==
+              static_cast<int>(Indexed::Slot));
+static_assert(static_cast<int>(fb::ActionKind::Receive) ==
+              static_cast<int>(::megalodon::plan::PipelineStep::Kind::Receive));
 static_assert(static_cast<int>(fb::Outer::Batch) ==
               static_cast<int>(plan::Outer::Batch));
 static_assert(static_cast<int>(fb::CollectiveKind::ReduceScatter) ==
@@ -73,7 +80,7 @@ private:
   writeSplits(ArrayAttr splits);
   flatbuffers::Offset<fb::Function> writeFunction(const Schedule &schedule);
   flatbuffers::Offset<fb::Program> writeProgram(const ProgramSchedule &program,
-                                                unsigned stage);
+                                                unsigned stage, bool exact);
   flatbuffers::Offset<fb::Segment> writeSegment(const SegmentSchedule &segment);
   flatbuffers::Offset<fb::Command> writeStep(const Step &step);
   flatbuffers::Offset<fb::Command> writeCollective(const Step &step);
@@ -131,8 +138,18 @@ PlanWriter::writeVariables() {
     }
     return -1;
   };
+  // The pipeline ranks that hold each variable: those whose programs use it.
+  std::vector<std::set<uint32_t>> users(variables.size());
+  size_t ranks = 1;
+  for (const Schedule &schedule : schedules)
+    for (auto [stage, program] : llvm::enumerate(schedule.programs)) {
+      ranks = std::max(ranks, stage + 1);
+      for (const Storage &storage : program.storages)
+        if (storage.variable >= 0)
+          users[storage.variable].insert(stage);
+    }
   std::vector<flatbuffers::Offset<fb::Variable>> result;
-  for (const Variable &variable : variables) {
+  for (auto [index, variable] : llvm::enumerate(variables)) {
     const Schedule *owner = nullptr;
     for (const Schedule &schedule : schedules)
       if (schedule.name == variable.function)
@@ -146,6 +163,10 @@ PlanWriter::writeVariables() {
     auto shape = builder.CreateVector(
         std::vector<int64_t>(variable.shape.begin(), variable.shape.end()));
     auto splits = writeSplits(variable.splits);
+    flatbuffers::Offset<flatbuffers::Vector<uint32_t>> stages;
+    if (users[index].size() < ranks)
+      stages = builder.CreateVector(
+          std::vector<uint32_t>(users[index].begin(), users[index].end()));
     auto name = builder.CreateString(variable.name);
     bool optional =
         variable.role == Role::State || variable.defaultValue.has_value();
@@ -154,7 +175,7 @@ PlanWriter::writeVariables() {
         role(variable.role), shape,
         owner ? dynamic(variable, *owner) : fb::Dynamic::None, init,
         parameterOf(variable), optional, variable.defaultValue.value_or(0.0),
-        splits));
+        splits, stages));
   }
   return builder.CreateVector(result);
 }
@@ -263,7 +284,8 @@ PlanWriter::writeSegment(const SegmentSchedule &segment) {
 }
 
 flatbuffers::Offset<fb::Program>
-PlanWriter::writeProgram(const ProgramSchedule &program, unsigned stage) {
+PlanWriter::writeProgram(const ProgramSchedule &program, unsigned stage,
+                         bool exact) {
   std::vector<flatbuffers::Offset<fb::Buffer>> buffers;
   for (const Storage &storage : program.storages) {
     auto name = string(storage.name);
@@ -271,8 +293,10 @@ PlanWriter::writeProgram(const ProgramSchedule &program, unsigned stage) {
       RankedTensorType type = variables[storage.variable].type;
       uint64_t bytes =
           type.getNumElements() * (type.getElementTypeBitWidth() / 8);
-      buffers.push_back(
-          fb::CreateBuffer(builder, storage.variable, 0, bytes, name));
+      buffers.push_back(fb::CreateBuffer(
+          builder, storage.variable, storage.copy * bytes, bytes, name,
+          storage.index == Indexed::None ? 0 : bytes,
+          static_cast<fb::Indexed>(storage.index)));
     } else {
       const Lifetime &lifetime = program.temporaries[storage.temporary];
       buffers.push_back(
@@ -280,15 +304,27 @@ PlanWriter::writeProgram(const ProgramSchedule &program, unsigned stage) {
     }
   }
   std::vector<flatbuffers::Offset<fb::Segment>> segments;
-  std::vector<flatbuffers::Offset<fb::Action>> actions, updateActions;
-  for (auto [index, segment] : llvm::enumerate(program.segments)) {
+  for (const SegmentSchedule &segment : program.segments)
     segments.push_back(writeSegment(segment));
-    (index == 0 ? actions : updateActions)
-        .push_back(fb::CreateAction(builder, fb::ActionKind::Run, index));
-  }
-  return fb::CreateProgramDirect(builder, stage, &buffers, program.arenaBytes,
-                                 /*microbatches=*/1, /*slots=*/1, &segments,
-                                 &actions, &updateActions);
+  // What passes between stages is [rows, tokens, ...].
+  auto message = exact ? fb::Dynamic::None : fb::Dynamic::BatchLength;
+  auto write = [&](ArrayRef<ActionSchedule> list) {
+    std::vector<flatbuffers::Offset<fb::Action>> actions;
+    for (const ActionSchedule &action : list) {
+      auto kind = static_cast<fb::ActionKind>(action.kind);
+      actions.push_back(fb::CreateAction(
+          builder, kind, action.segment, action.buffer, action.peer,
+          action.channel, action.microbatch, action.slot,
+          kind == fb::ActionKind::Run ? fb::Dynamic::None : message));
+    }
+    return builder.CreateVector(actions);
+  };
+  auto bufferVector = builder.CreateVector(buffers);
+  auto segmentVector = builder.CreateVector(segments);
+  auto actions = write(program.actions), updates = write(program.updateActions);
+  return fb::CreateProgram(builder, stage, bufferVector, program.arenaBytes,
+                           program.microbatches, program.slots, segmentVector,
+                           actions, updates);
 }
 
 /// Work of a step's matrix products at the compiled shape.
@@ -309,10 +345,12 @@ PlanWriter::writeFunction(const Schedule &schedule) {
   std::array<int64_t, 4> mesh = meshSizes(module);
   std::vector<flatbuffers::Offset<fb::Program>> programs;
   for (auto [stage, program] : llvm::enumerate(schedule.programs)) {
-    programs.push_back(writeProgram(program, stage));
-    for (const SegmentSchedule &segment : program.segments)
-      for (const Step &step : segment.steps)
-        flops += productFlops(step) * mesh[0] * mesh[2] * mesh[3];
+    programs.push_back(writeProgram(program, stage, schedule.isExact()));
+    for (const auto *list : {&program.actions, &program.updateActions})
+      for (const ActionSchedule &action : *list)
+        if (action.kind == ::megalodon::plan::PipelineStep::Kind::Run)
+          for (const Step &step : program.segments[action.segment].steps)
+            flops += productFlops(step) * mesh[0] * mesh[2] * mesh[3];
   }
   std::vector<uint32_t> inputs(schedule.inputs.begin(), schedule.inputs.end()),
       outputs(schedule.outputs.begin(), schedule.outputs.end());

@@ -39,6 +39,13 @@ struct ExpandedStep {
   std::string location;
 };
 
+/// What an argument or result is to the outside.
+struct Port {
+  int variable;
+  Indexed index = Indexed::None;
+  int64_t copy = 0;
+};
+
 class EntryScheduler {
 public:
   EntryScheduler(func::FuncOp entry, std::vector<Variable> &variables)
@@ -47,9 +54,13 @@ public:
         mesh(meshSizes(entry->getParentOfType<ModuleOp>())) {}
 
   LogicalResult run(Schedule &schedule);
+  LogicalResult runSegment(StringRef name, Schedule &schedule,
+                           ProgramSchedule &program);
 
 private:
-  LogicalResult declareVariables(Schedule &schedule);
+  LogicalResult declareVariables(Schedule &schedule,
+                                 const ProgramSchedule &program);
+  LogicalResult expandEntry(Schedule &schedule, const ProgramSchedule &program);
   FailureOr<SmallVector<unsigned>>
   expand(func::FuncOp function, ArrayRef<unsigned> arguments, StringRef prefix);
   LogicalResult checkCollective(plan::CollectiveOp op,
@@ -57,7 +68,7 @@ private:
   unsigned callDimensions(RankedTensorType type, unsigned value) const;
   ItemShape itemShape(plan::CollectiveOp op, RankedTensorType type,
                       unsigned value) const;
-  void assign(ProgramSchedule &program);
+  void assign(StringRef name, ProgramSchedule &program);
 
   unsigned newValue(Type type, std::string name) {
     values.push_back(
@@ -74,19 +85,20 @@ private:
   std::vector<ValueInfo> values;
   std::vector<ExpandedStep> expanded;
   SmallVector<unsigned> argumentValues, resultValues;
-  SmallVector<int> argumentVariables, resultVariables;
+  SmallVector<Port> argumentPorts, resultPorts;
   int updateStep = -1;
   unsigned events = 0;
 };
 } // namespace
 
-LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
+LogicalResult EntryScheduler::declareVariables(Schedule &schedule,
+                                               const ProgramSchedule &program) {
   // Known variables by name: an entry of a deep model has thousands.
   llvm::StringMap<int> known;
   for (auto [index, variable] : llvm::enumerate(variables))
     if (variable.function.empty() || variable.function == schedule.name)
       known[variable.name] = index;
-  auto declare = [&](Type type, DictionaryAttr attributes) -> FailureOr<int> {
+  auto declare = [&](Type type, DictionaryAttr attributes) -> FailureOr<Port> {
     auto name =
         attributes ? attributes.getAs<StringAttr>(kNameAttr) : StringAttr();
     auto role = attributes ? attributes.getAs<RoleAttr>(kRoleAttr) : RoleAttr();
@@ -95,13 +107,19 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
              << "expected " << kNameAttr << " and " << kRoleAttr
              << " on every argument and result of an entry";
     auto tensor = cast<RankedTensorType>(type);
+    Port port{-1};
+    if (auto index = attributes.getAs<StringAttr>(plan::kIndexAttr))
+      port.index = index == "slot" ? Indexed::Slot : Indexed::Microbatch;
+    else if (auto copy = attributes.getAs<IntegerAttr>(plan::kIndexAttr))
+      port.copy = copy.getInt();
     auto found = known.find(name.getValue());
     if (found != known.end()) {
       if (variables[found->second].type != tensor)
         return entry.emitOpError()
                << "'" << name.getValue() << "' has type " << tensor
                << " here and " << variables[found->second].type << " elsewhere";
-      return found->second;
+      port.variable = found->second;
+      return port;
     }
     Variable variable{name.str(),
                       tensor,
@@ -119,38 +137,42 @@ LogicalResult EntryScheduler::declareVariables(Schedule &schedule) {
             {Role::Parameter, Role::FirstMoment, Role::SecondMoment},
             variable.role))
       variable.function.clear();
+    // The outside never sees the copies of what passes between segments.
+    if (variable.role == Role::Residual && attributes.get(plan::kIndexAttr))
+      variable.shape.insert(variable.shape.begin(), port.index == Indexed::Slot
+                                                        ? program.slots
+                                                        : program.microbatches);
     variables.push_back(variable);
-    return known[name.getValue()] = variables.size() - 1;
+    port.variable = known[name.getValue()] = variables.size() - 1;
+    return port;
+  };
+  auto add = [](std::vector<unsigned> &list, unsigned variable) {
+    if (!llvm::is_contained(list, variable))
+      list.push_back(variable);
   };
   for (auto [index, argument] : llvm::enumerate(entry.getArguments())) {
-    auto variable = declare(argument.getType(), entry.getArgAttrDict(index));
-    if (failed(variable))
+    auto port = declare(argument.getType(), entry.getArgAttrDict(index));
+    if (failed(port))
       return failure();
-    argumentVariables.push_back(*variable);
+    argumentPorts.push_back(*port);
+    const Variable &variable = variables[port->variable];
     // Accumulated gradients are the plan's own: nobody passes them in.
-    if (variables[*variable].role != Role::Gradient &&
-        variables[*variable].role != Role::Residual)
-      schedule.inputs.push_back(*variable);
-    if (variables[*variable].name == "tokens") {
-      schedule.localBatch = variables[*variable].type.getDimSize(0);
-      schedule.localLength = variables[*variable].type.getDimSize(1);
+    if (variable.role != Role::Gradient && variable.role != Role::Residual)
+      add(schedule.inputs, port->variable);
+    if (variable.name == "tokens") {
+      schedule.localBatch = variable.type.getDimSize(0);
+      schedule.localLength = variable.type.getDimSize(1);
     }
   }
   for (unsigned index = 0; index < entry.getNumResults(); ++index) {
-    auto variable =
+    auto port =
         declare(entry.getResultTypes()[index], entry.getResultAttrDict(index));
-    if (failed(variable))
+    if (failed(port))
       return failure();
-    resultVariables.push_back(*variable);
-    if (variables[*variable].role != Role::Residual)
-      schedule.outputs.push_back(*variable);
+    resultPorts.push_back(*port);
+    if (variables[port->variable].role != Role::Residual)
+      add(schedule.outputs, port->variable);
   }
-  auto whole = [&](StringRef attribute, int64_t local) {
-    auto value = entry->getAttrOfType<IntegerAttr>(attribute);
-    return value ? value.getInt() : local;
-  };
-  schedule.batch = whole(kBatchAttr, schedule.localBatch);
-  schedule.length = whole(kLengthAttr, schedule.localLength);
   return success();
 }
 
@@ -213,8 +235,8 @@ unsigned EntryScheduler::callDimensions(RankedTensorType type,
   auto argument = llvm::find(argumentValues, value);
   bool isWeight =
       argument != argumentValues.end() &&
-      variables[argumentVariables[argument - argumentValues.begin()]].role ==
-          Role::Parameter;
+      variables[argumentPorts[argument - argumentValues.begin()].variable]
+              .role == Role::Parameter;
   if (isExact || isWeight || type.getRank() == 0 ||
       type.getDimSize(0) != localBatch)
     return 0;
@@ -272,7 +294,7 @@ ItemShape EntryScheduler::itemShape(plan::CollectiveOp op,
               (type.getElementTypeBitWidth() / 8)};
 }
 
-void EntryScheduler::assign(ProgramSchedule &program) {
+void EntryScheduler::assign(StringRef name, ProgramSchedule &program) {
   auto newStorage = [&](int variable, StringRef name, uint64_t bytes) {
     Storage storage;
     storage.variable = variable;
@@ -284,42 +306,44 @@ void EntryScheduler::assign(ProgramSchedule &program) {
     program.storages.push_back(storage);
     return static_cast<int>(program.storages.size() - 1);
   };
-  llvm::DenseMap<int, int> variableStorage;
-  auto storageOfVariable = [&](int variable) {
-    auto [entry, fresh] = variableStorage.try_emplace(variable, 0);
-    if (fresh)
-      entry->second = newStorage(variable, variables[variable].name, 0);
+  llvm::DenseMap<std::pair<int, int64_t>, int> variableStorage;
+  auto storageOf = [&](const Port &port) {
+    auto [entry, fresh] =
+        variableStorage.try_emplace({port.variable, port.copy}, 0);
+    if (fresh) {
+      entry->second =
+          newStorage(port.variable, variables[port.variable].name, 0);
+      program.storages.back().index = port.index;
+      program.storages.back().copy = port.copy;
+    }
     return entry->second;
   };
   llvm::DenseSet<int> taken; // variables that are arguments: their memory holds
                              // a value from the start
-  for (auto [value, variable] :
-       llvm::zip_equal(argumentValues, argumentVariables)) {
-    values[value].storage = storageOfVariable(variable);
-    taken.insert(variable);
-  }
-  llvm::DenseSet<int> outputVariables(resultVariables.begin(),
-                                      resultVariables.end());
+  llvm::DenseSet<int> outputVariables;
+  for (const Port &port : resultPorts)
+    outputVariables.insert(port.variable);
   // What is only an output is computed in place, if it is computed here and
   // returned once. A carried variable's new value may take its memory when the
   // old value is dead before the new one is written.
   llvm::DenseMap<int, unsigned> argumentOf;
-  for (auto [value, variable] :
-       llvm::zip_equal(argumentValues, argumentVariables))
-    argumentOf[variable] = value;
-  for (auto [value, variable] :
-       llvm::zip_equal(resultValues, resultVariables)) {
+  for (auto [value, port] : llvm::zip_equal(argumentValues, argumentPorts)) {
+    values[value].storage = storageOf(port);
+    taken.insert(port.variable);
+    argumentOf[port.variable] = value;
+  }
+  for (auto [value, port] : llvm::zip_equal(resultValues, resultPorts)) {
     ValueInfo &info = values[value];
     if (info.storage >= 0 || info.definition < 0 ||
-        info.type != variables[variable].type)
+        info.type != variables[port.variable].type)
       continue;
-    auto argument = argumentOf.find(variable);
+    auto argument = argumentOf.find(port.variable);
     if (argument == argumentOf.end()
-            ? taken.insert(variable).second
+            ? taken.insert(port.variable).second
             : static_cast<int>(values[argument->second].lastUse) <
                       info.definition &&
                   values[argument->second].lastUse != kForever)
-      info.storage = storageOfVariable(variable);
+      info.storage = storageOf(port);
   }
 
   // What such a value updates in place is computed there too.
@@ -357,7 +381,7 @@ void EntryScheduler::assign(ProgramSchedule &program) {
     lifetime.begin = std::min(lifetime.begin, step);
     lifetime.end = std::max(lifetime.end, step);
   };
-  program.segments.push_back({"compute", {}});
+  program.segments.push_back({name.str(), {}});
   unsigned emitted = 0;
   auto append = [&](Step step) {
     for (unsigned buffer : step.buffers)
@@ -419,14 +443,14 @@ void EntryScheduler::assign(ProgramSchedule &program) {
   llvm::DenseSet<unsigned> returned;
   auto returnResults = [&](unsigned end) {
     for (auto [index, value] : llvm::enumerate(resultValues)) {
-      int variable = resultVariables[index];
-      auto argument = argumentOf.find(variable);
+      const Port &port = resultPorts[index];
+      auto argument = argumentOf.find(port.variable);
       bool done = values[value].definition < static_cast<int64_t>(end) &&
                   (argument == argumentOf.end() ||
                    values[argument->second].lastUse < end);
       if ((!done && end != kForever) || !returned.insert(index).second)
         continue;
-      unsigned target = storageOfVariable(variable);
+      unsigned target = storageOf(port);
       if (values[value].storage >= 0 &&
           static_cast<unsigned>(values[value].storage) != target)
         copy(values[value].storage, target, byteSize(values[value].type),
@@ -539,10 +563,9 @@ void EntryScheduler::assign(ProgramSchedule &program) {
   program.arenaBytes = planMemory(program.temporaries);
 }
 
-LogicalResult EntryScheduler::run(Schedule &schedule) {
-  schedule.name = entry.getName().str();
-  schedule.entry = entry->getAttrOfType<StringAttr>(kEntryAttr).str();
-  if (failed(declareVariables(schedule)))
+LogicalResult EntryScheduler::expandEntry(Schedule &schedule,
+                                          const ProgramSchedule &program) {
+  if (failed(declareVariables(schedule, program)))
     return failure();
   localBatch = schedule.localBatch;
   localLength = schedule.localLength;
@@ -555,8 +578,68 @@ LogicalResult EntryScheduler::run(Schedule &schedule) {
   resultValues = *results;
   for (unsigned value : resultValues)
     values[value].lastUse = kForever;
-  assign(schedule.programs.emplace_back());
   return success();
+}
+
+LogicalResult EntryScheduler::run(Schedule &schedule) {
+  schedule.name = entry.getName().str();
+  schedule.entry = entry->getAttrOfType<StringAttr>(kEntryAttr).str();
+  ProgramSchedule &program = schedule.programs.emplace_back();
+  if (failed(expandEntry(schedule, program)))
+    return failure();
+  auto whole = [&](StringRef attribute, int64_t local) {
+    auto value = entry->getAttrOfType<IntegerAttr>(attribute);
+    return value ? value.getInt() : local;
+  };
+  schedule.batch = whole(kBatchAttr, schedule.localBatch);
+  schedule.length = whole(kLengthAttr, schedule.localLength);
+  assign("compute", program);
+  using Kind = ::megalodon::plan::PipelineStep::Kind;
+  for (unsigned segment : llvm::seq<unsigned>(program.segments.size()))
+    (segment == 0 ? program.actions : program.updateActions)
+        .push_back({Kind::Run, segment});
+  return success();
+}
+
+LogicalResult EntryScheduler::runSegment(StringRef name, Schedule &schedule,
+                                         ProgramSchedule &program) {
+  if (failed(expandEntry(schedule, program)))
+    return failure();
+  ProgramSchedule own;
+  assign(name, own);
+  // Segments run one after the other, so all of them use the arena from its
+  // start, and a variable's buffer serves several.
+  SmallVector<unsigned> places;
+  for (Storage &storage : own.storages) {
+    auto same = llvm::find_if(program.storages, [&](const Storage &other) {
+      return storage.variable >= 0 && other.variable == storage.variable &&
+             other.index == storage.index && other.copy == storage.copy;
+    });
+    places.push_back(same - program.storages.begin());
+    if (same != program.storages.end())
+      continue;
+    if (storage.temporary >= 0)
+      storage.temporary += program.temporaries.size();
+    program.storages.push_back(std::move(storage));
+  }
+  llvm::append_range(program.temporaries, own.temporaries);
+  program.arenaBytes = std::max(program.arenaBytes, own.arenaBytes);
+  for (SegmentSchedule &segment : own.segments) {
+    for (Step &step : segment.steps)
+      for (unsigned &buffer : step.buffers)
+        buffer = places[buffer];
+    program.segments.push_back(std::move(segment));
+  }
+  return success();
+}
+
+LogicalResult mlir::megalodon::scheduleSegment(func::FuncOp function,
+                                               StringRef name,
+                                               std::vector<Variable> &variables,
+                                               Schedule &schedule,
+                                               ProgramSchedule &program) {
+  return EntryScheduler(function, variables)
+      .runSegment(name, schedule, program);
 }
 
 std::array<int64_t, 4> mlir::megalodon::meshSizes(ModuleOp module) {
@@ -570,12 +653,17 @@ LogicalResult
 mlir::megalodon::scheduleEntries(ModuleOp module,
                                  std::vector<Variable> &variables,
                                  std::vector<Schedule> &schedules) {
-  for (auto function : module.getOps<func::FuncOp>()) {
-    if (!function->hasAttr(kEntryAttr))
-      continue;
-    schedules.emplace_back();
-    if (failed(EntryScheduler(function, variables).run(schedules.back())))
-      return failure();
+  for (Operation &op : *module.getBody()) {
+    auto function = dyn_cast<func::FuncOp>(op);
+    if (function && function->hasAttr(kEntryAttr)) {
+      if (failed(EntryScheduler(function, variables)
+                     .run(schedules.emplace_back())))
+        return failure();
+    } else if (auto pipeline = dyn_cast<plan::PipelineOp>(op)) {
+      if (failed(
+              schedulePipeline(pipeline, variables, schedules.emplace_back())))
+        return failure();
+    }
   }
   if (schedules.empty())
     return module.emitError()

@@ -6,6 +6,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "passes/Schedule/MemoryPlanner.h"
+#include "runtime/plan/PipelineTimeline.h"
 #include <array>
 #include <string>
 #include <vector>
@@ -25,12 +26,17 @@ struct Variable {
                         ///< functions share
 };
 
+/// Which of several copies of a variable is meant (Plan.fbs, Indexed).
+enum class Indexed { None, Microbatch, Slot };
+
 /// Where a tensor lives: a variable, or a temporary of the arena (index into
 /// ProgramSchedule::temporaries).
 struct Storage {
   int variable = -1;
   int temporary = -1;
   std::string name;
+  Indexed index = Indexed::None;
+  int64_t copy = 0; ///< without an index: of a variable of several copies
 };
 
 /// One tensor of a collective (Plan.fbs, CollectiveItem).
@@ -57,12 +63,23 @@ struct SegmentSchedule {
   std::vector<Step> steps;
 };
 
+/// Runs a segment, or exchanges a buffer with another pipeline rank.
+struct ActionSchedule {
+  ::megalodon::plan::PipelineStep::Kind kind;
+  unsigned segment = 0;
+  unsigned buffer = 0;
+  unsigned peer = 0, channel = 0;
+  unsigned microbatch = 0, slot = 0;
+};
+
 /// What the ranks of one pipeline coordinate do.
 struct ProgramSchedule {
   std::vector<Storage> storages;
   std::vector<Lifetime> temporaries;
   uint64_t arenaBytes = 0;
-  std::vector<SegmentSchedule> segments; ///< compute, and for training update
+  std::vector<SegmentSchedule> segments;
+  int64_t microbatches = 1, slots = 1;
+  std::vector<ActionSchedule> actions, updateActions;
 };
 
 /// One entry, ready to be written.
@@ -80,6 +97,17 @@ struct Schedule {
 /// Ranks along each axis of the module's mesh, data, pipeline, chunk, tensor;
 /// all 1 without one.
 std::array<int64_t, 4> meshSizes(ModuleOp module);
+
+/// Schedules `function` as one more segment of `program`. Its arguments and
+/// results become variables of `schedule`.
+LogicalResult scheduleSegment(func::FuncOp function, StringRef name,
+                              std::vector<Variable> &variables,
+                              Schedule &schedule, ProgramSchedule &program);
+
+/// Schedules an entry that is cut into the stages of a pipeline.
+LogicalResult schedulePipeline(plan::PipelineOp pipeline,
+                               std::vector<Variable> &variables,
+                               Schedule &schedule);
 
 /// Schedules every entry of the module; `variables` collects the signature
 /// tensors of all of them.

@@ -287,7 +287,7 @@ def main():
         if code != 0:
             fail(job.command, f"SIGUSR1: expected exit code 0, got {code}", job.text())
         expect_text("SIGUSR1 to mpirun", job.command, job.text(), f"stopped by SIGUSR1 after step {newest('usr1')}, saved")
-        resume("SIGUSR1 to mpirun", "usr1", other)
+        resume("SIGUSR1 to mpirun", "usr1", meshes[-1])
 
         job = start("killed")
         job.wait_for_step(7)
@@ -296,7 +296,7 @@ def main():
         if code == 0:
             fail(job.command, "a lost rank: expected an error, got exit code 0", job.text())
         expect_text(f"a lost rank, {seconds:.1f} s", job.command, job.text(), ", on rank 0: asked to stop, still waiting", ", step ")
-        resume("a lost rank", "killed", other)
+        resume("a lost rank", "killed", meshes[-1])
 
         # Not while it saves, which may take longer than any step.
         job = start("stuck", every=10**6)
