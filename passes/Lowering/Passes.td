@@ -45,4 +45,24 @@ def FuseRows : Pass<"megalodon-fuse-rows", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::plan::PlanDialect", "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect"];
 }
 
+def BucketCollectives : Pass<"megalodon-bucket-collectives", "::mlir::func::FuncOp"> {
+  let summary = "put tensors that travel the same way into one message";
+  let description = [{
+    Collectives of one kind, over the same axes, that nobody waits for yet become one with several tensors, where the last of them stands, up to `bytes`
+    a message: so gradients are reduced in buckets while backward runs, and a layer's sharded parameters arrive in one message. Along the tensor axis,
+    where results are needed soon, only collectives that start in the same place are joined.
+
+    ```mlir
+    %0 = plan.collective all_reduce(%a) over [0] {last} : (tensor<16xf32>) -> tensor<16xf32>
+    ...
+    %1 = plan.collective all_reduce(%b) over [0] {last} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+    // becomes
+    ...
+    %0:2 = plan.collective all_reduce(%a, %b) over [0] {last} : (tensor<16xf32>, tensor<4x4xf32>) -> (tensor<16xf32>, tensor<4x4xf32>)
+    ```
+  }];
+  let options = [Option<"bucketBytes", "bytes", "int64_t", "25 << 20", "largest size of a message's inputs">];
+  let statistics = [Statistic<"numMerged", "merged", "collectives that share a message">, Statistic<"numBuckets", "buckets", "messages made of several">];
+}
+
 #endif

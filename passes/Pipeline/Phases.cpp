@@ -74,6 +74,7 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     // Ops whose only purpose was another op's lowering are dead now.
     passes.addPass(createCSEPass());
     passes.addPass(createFuseRows());
+    passes.addNestedPass<func::FuncOp>(createBucketCollectives());
     break;
   }
   case Phase::Codegen:
