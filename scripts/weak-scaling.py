@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-MESHES = ["tp=1", "tp=8", "cp=4,tp=8", "dp=2,cp=4,tp=8", "dp=8,cp=4,tp=8", "dp=32,cp=4,tp=8", "dp=8,tp=8", "dp=64,tp=8", "dp=64"]
+MESHES = ["tp=1", "tp=8", "cp=4,tp=8", "dp=2,cp=4,tp=8", "dp=8,cp=4,tp=8", "dp=32,cp=4,tp=8", "dp=8,pp=4,cp=4,tp=8", "dp=32,pp=4,tp=8", "pp=4",
+          "dp=8,tp=8", "dp=64,tp=8", "dp=64"]
 
 
 def main():
