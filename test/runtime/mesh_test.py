@@ -26,7 +26,7 @@ CONFIG = {"model_type": "megalodon", "num_layers": 2, "model_dim": 48, "num_head
           "vocab_size": 256, "optimizer": {"name": "adamw", "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-8,
                                            "weight_decay": 0.1, "clip": 1.0}}
 STEPS = 20
-MESHES = ["dp=2", "tp=2", "cp=2", "dp=2,cp=2,tp=2", "dp=2,cp=2 zero=1", "dp=2,tp=2 zero=3"]
+MESHES = ["dp=2", "tp=2", "pp=2", "cp=2 zero=1", "dp=2,tp=2 zero=3", "dp=2,pp=2,cp=2,tp=2"]
 SKIPPED = 77
 STALL = 60  # seconds after which something is wrong
 
