@@ -53,14 +53,12 @@ class TrafficTest:
             case = f"cp=2, {length} tokens"
             floats = ROWS * FLOAT * 2 * (L * (2 * G + 2 * D * N) + 2 * G)
             self.table(case, function, {("all_gather cp", "compute"): (2 * (2 * L + 1), floats),
-                                        ("all_reduce cp", "compute"): (gradients[0] + 1, gradients[1] + FLOAT)})
+                                        ("all_reduce cp", "compute"): (1 + 1, gradients[1] + FLOAT)})
 
     def data(self):
-        tensors, elements = self.parameters()
+        _, elements = self.parameters()
         _, function = self.compile("--mesh=dp=2")
-        self.table("dp=2", function, {("all_reduce dp", "compute"): (tensors + 1, elements + FLOAT)})
-        sent = [message["location"] for message in function["programs"][0]["messages"]]
-        self.equal("dp=2", "each gradient once", len(set(sent)), tensors + 1)
+        self.table("dp=2", function, {("all_reduce dp", "compute"): (1 + 1, elements + FLOAT)})  # all gradients fit one bucket; and the loss
 
     def tensor(self):
         for ranks in (2,):
@@ -68,7 +66,7 @@ class TrafficTest:
             tokens = ROWS * LENGTH
             stream = tokens * D * FLOAT
             self.table(f"tp={ranks}", function, {
-                ("all_gather tp", "compute"): (13 * L + 2, (10 * L + 1) * stream // ranks + L * 3 * D * FLOAT // ranks + tokens * 2 * FLOAT),
+                ("all_gather tp", "compute"): (8 * L + 2, (10 * L + 1) * stream // ranks + L * 3 * D * FLOAT // ranks + tokens * 2 * FLOAT),
                 ("reduce_scatter tp", "compute"): (5 * L + 1, (5 * L + 1) * stream),
                 ("all_reduce tp", "compute"): (2 * L, L * tokens * (2 + 4) * DOUBLE),
                 ("all_reduce tp", "update"): (1, DOUBLE)})
