@@ -22,7 +22,7 @@ struct Coordinates; // runtime/parallel/Mesh.h
 
 /// A named tensor in host memory owned by somebody else. `shape` is the shape
 /// of the last or coming call, not the maximum, and of this rank's part alone
-/// (runtime/parallel/Shard.h says which part that is).
+/// (runtime/io/SpreadTensor.h says which part that is).
 struct TensorView {
   std::string name;
   ElementType type;

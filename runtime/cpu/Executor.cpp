@@ -273,6 +273,17 @@ void Executor::executeRecorded(const plan::Command &command, Run &run) {
     trace->push_back(std::move(event));
 }
 
+/// Some transports move messages on only when they are asked, and then all of
+/// them: to ask the oldest is enough.
+void Executor::advance(Run &run) {
+  for (auto &[event, pending] : run.pending) {
+    if (!pending.done)
+      pending.done = pending.request->test();
+    if (!pending.done)
+      return;
+  }
+}
+
 void Executor::run(const plan::Segment &segment,
                    const std::vector<std::byte *> &buffers, const Call &call,
                    std::vector<double> *seconds) {
@@ -288,9 +299,7 @@ void Executor::run(const plan::Segment &segment,
       std::visit(
           [&](const auto &operation) { execute(operation, command, run); },
           command.operation);
-    // Some transports move messages on only when they are asked.
-    for (auto &[event, pending] : run.pending)
-      pending.request->test();
+    advance(run);
     if (seconds)
       (*seconds)[i] +=
           std::chrono::duration<double>(Clock::now() - start).count();

@@ -53,6 +53,7 @@ private:
     std::unique_ptr<Request> request;
     const plan::CollectiveStart *start;
     const std::string *location;
+    bool done = false;
   };
 
   /// What the commands of a run share. Kept out of the executor so that an
@@ -79,6 +80,7 @@ private:
               const Run &run);
   void copy(std::byte *to, uint64_t toStride, const std::byte *from,
             uint64_t fromStride, uint64_t rows, uint64_t rowBytes);
+  static void advance(Run &run);
   Memory takeStaging(uint64_t bytes);
 
   std::shared_ptr<const plan::LoadedPlan> plan;

@@ -33,11 +33,14 @@ public:
     std::vector<Offset<fb::Split>> list;
     for (const auto &[dimension, axes] : splits)
       list.push_back(fb::CreateSplitDirect(builder, dimension, &axes));
+    const auto type =
+        role == fb::Role::State ? fb::ElementType::I64 : fb::ElementType::F32;
     variables.push_back(fb::CreateVariableDirect(
-        builder, name, fb::ElementType::F32, role, &shape, dynamic, 0, -1,
-        false, 0, &list, stages.empty() ? nullptr : &stages));
+        builder, name, type, role, &shape, dynamic, 0, -1,
+        /*optional=*/role == fb::Role::State, 0, &list,
+        stages.empty() ? nullptr : &stages));
     const auto index = uint32_t(variables.size() - 1);
-    if (role == fb::Role::Input)
+    if (role == fb::Role::Input || role == fb::Role::State)
       inputs.push_back(index);
     if (role == fb::Role::Output)
       outputs.push_back(index);
@@ -419,6 +422,43 @@ TEST(Ranks, InvokeReadsAndWritesWholeTensors) {
             "megalodon-run: error: " + plan +
                 ": --virtual-ranks: expected 4 as mesh dp=2,pp=1,cp=1,tp=2 "
                 "says, got 3\n");
+}
+
+TEST(Ranks, CarriedStateOfAChunkAxisStandsAtAChunkBorder) {
+  PlanMaker maker({1, 1, 2, 1}, 2, 8);
+  maker.variable("t", fb::Role::Input, kTokens, {2, 8},
+                 {{1, {fb::Axis::Chunk}}});
+  maker.variable("state.count", fb::Role::State, fb::Dynamic::Batch, {2}, {});
+  maker.endSegment("compute");
+  maker.act(fb::ActionKind::Run, 0);
+  maker.endProgram(0);
+  const std::string plan = temporaryPath("plan"), in = temporaryPath("in");
+  const std::vector<uint8_t> bytes = maker.finish(); // of chunk 2
+  writeText(plan, {reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  std::vector<float> t(16);
+  for (int64_t count : {4, 3}) {
+    int64_t counts[] = {2, count};
+    writeSafetensors(in, {{"t",
+                           ElementType::F32,
+                           {2, 8},
+                           reinterpret_cast<std::byte *>(t.data()),
+                           64},
+                          {"state.count",
+                           ElementType::I64,
+                           {2},
+                           reinterpret_cast<std::byte *>(counts),
+                           16}});
+    auto [code, text] =
+        runTool("invoke " + plan + " --function f --inputs " + in +
+                " --outputs " + temporaryPath("out") + " --virtual-ranks");
+    EXPECT_EQ(code, count % 2) << text;
+    if (code)
+      EXPECT_NE(text.find(": tensor 'state.count': expected counts that are "
+                          "multiples of the chunk, 2, on a mesh with a chunk "
+                          "axis, got 3 at [1]"),
+                std::string::npos)
+          << text;
+  }
 }
 
 TEST(Ranks, InspectPrintsTheMeshAndItsMessages) {
