@@ -13,7 +13,7 @@ using namespace mlir::megalodon;
 
 namespace {
 
-constexpr int64_t kTensorAxis = 3;
+constexpr int64_t kPipelineAxis = 1, kTensorAxis = 3;
 
 /// Messages that may become one, in program order.
 struct Bucket {
@@ -65,7 +65,9 @@ struct BucketCollectives
         bool soon = llvm::is_contained(first.getAxes(), kTensorAxis);
         return border || (soon && !message) || isUsed(bucket, op);
       });
-      if (!message)
+      // Stages run different programs, in which different neighbours would
+      // join: what they say to each other stays as it is.
+      if (!message || llvm::is_contained(message.getAxes(), kPipelineAxis))
         continue;
       Attribute key = keyOf(message);
       int64_t bytes = bytesOf(message.getInputs().getTypes());

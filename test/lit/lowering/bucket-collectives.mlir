@@ -37,3 +37,12 @@ func.func @activations(%a: tensor<4xf32>, %b: tensor<4xf32>, %c: tensor<4xf32>) 
   %2 = plan.collective all_gather(%c) over [3] : (tensor<4xf32>) -> tensor<8xf32>
   return %0, %1, %2, %u : tensor<8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<2xf32>
 }
+
+// Stages run different programs: what they say to each other is never joined.
+// CHECK-LABEL: func.func @stages
+// CHECK-COUNT-2: plan.collective all_reduce(%arg{{[01]}}) over [1]
+func.func @stages(%a: tensor<4xf32>, %b: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+  %0 = plan.collective all_reduce(%a) over [1] : (tensor<4xf32>) -> tensor<4xf32>
+  %1 = plan.collective all_reduce(%b) over [1] : (tensor<4xf32>) -> tensor<4xf32>
+  return %0, %1 : tensor<4xf32>, tensor<4xf32>
+}
