@@ -72,6 +72,7 @@ suite reference "$python" test/reference/check_reference.py
 suite numerics-ops "$python" test/numerics/ops.py "${tools[@]}"
 suite numerics-parallel "$python" test/numerics/parallel.py "${tools[@]}"
 suite traffic "$python" test/numerics/traffic.py "${tools[@]}"
+suite numerics-meshes "$python" test/numerics/meshes.py "${tools[@]}"
 suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
 suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
@@ -79,6 +80,8 @@ if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64; do
     suite "golden-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode)'
   done
+  suite golden-mesh-f64 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f64 --only '^(model|train)' --mesh dp=2,pp=2,cp=2,tp=2
+  suite golden-mesh-f32 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f32 --only '^(model|train)' --mesh cp=2,tp=2
 fi
 echo "$passed passed, $failed failed"
 ((failed == 0 && passed > 0))
