@@ -8,14 +8,13 @@
 #include "mlir/Dialect/Shard/IR/ShardDialect.h"
 #include "mlir/Dialect/Shard/IR/ShardOps.h"
 #include "mlir/IR/IRMapping.h"
-#include "mlir/IR/SymbolTable.h"
 #include "passes/Entry.h"
 #include "passes/Partition/Layout.h"
 #include "passes/Partition/Passes.h"
 #include "passes/Partition/PipelineSchedule.h"
+#include "passes/Partition/Stages.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/StringMap.h"
-#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::megalodon {
 #define GEN_PASS_DEF_CUTPIPELINE
@@ -26,145 +25,10 @@ using namespace mlir;
 using namespace mlir::megalodon;
 using ::megalodon::PipelineShape;
 using ::megalodon::ScheduleKind;
-using ::megalodon::Work;
-
-//===-- Stages ------------------------------------------------------------===//
-
-namespace {
-
-/// Which stage each part of the model is in.
-struct StageMap {
-  PipelineShape shape;
-  std::vector<unsigned> layers; ///< the stage of each layer
-
-  unsigned last() const { return shape.stages() - 1; }
-  unsigned rankOf(unsigned stage) const { return stage % shape.ranks; }
-
-  /// The stage of what `name` names: a part of the model as the import phase
-  /// calls it, or a tensor that belongs to one.
-  std::optional<unsigned> find(StringRef name) const {
-    if (name == "embed" || name.starts_with("embed."))
-      return 0;
-    if (name == "loss" || name.starts_with("output."))
-      return last();
-    unsigned layer = 0;
-    if (name.consume_front("layers.") && !name.consumeInteger(10, layer) &&
-        (name.empty() || name[0] == '.') && layer < layers.size())
-      return layers[layer];
-    return std::nullopt;
-  }
-};
-
-/// The name an op got when the model was built.
-StringRef nameOf(Operation *op) {
-  auto named = op->getLoc()->findInstanceOf<NameLoc>();
-  return named ? named.getName().getValue() : StringRef();
-}
-
-int64_t elementsOf(Value value) {
-  auto type = dyn_cast<RankedTensorType>(value.getType());
-  return type ? type.getNumElements() : 0;
-}
-
-/// About how many floating-point operations an op is worth. Only proportions
-/// matter, and only to cut the model into stages of like length.
-class WorkEstimate {
-public:
-  explicit WorkEstimate(SymbolTable &symbols) : symbols(symbols) {}
-
-  double of(Operation *op) {
-    // What is not a product moves memory: a number costs as much as these.
-    constexpr double moved = 16;
-    auto lastOf = [](Value value) {
-      return cast<RankedTensorType>(value.getType()).getShape().back();
-    };
-    return llvm::TypeSwitch<Operation *, double>(op)
-        .Case([&](func::CallOp call) {
-          auto callee = symbols.lookup<func::FuncOp>(call.getCallee());
-          auto [entry, fresh] = functions.try_emplace(callee, 0);
-          if (fresh) {
-            double sum = 0;
-            for (Operation &inner : callee.front().without_terminator())
-              sum += of(&inner);
-            functions[callee] = sum;
-          }
-          return functions[callee];
-        })
-        .Case<LinearOp, LinearGradInputOp>([&](Operation *linear) {
-          return 2.0 * elementsOf(linear->getOperand(0)) *
-                 lastOf(linear->getResult(0));
-        })
-        .Case([&](LinearGradWeightOp linear) {
-          return 2.0 * elementsOf(linear.getDy()) * lastOf(linear.getX());
-        })
-        .Case<ChunkAttentionOp, ChunkAttentionGradOp>([&](auto attention) {
-          double chunk = cast<RankedTensorType>(attention.getCacheK().getType())
-                             .getDimSize(1);
-          return (isa<ChunkAttentionGradOp>(op) ? 5.0 : 2.0) * chunk *
-                 (elementsOf(attention.getQ()) + elementsOf(attention.getV()));
-        })
-        .Case<CemaOp, CemaGradOp>([&](auto cema) {
-          return moved * elementsOf(cema.getX()) * lastOf(cema.getP());
-        })
-        .Default([&](Operation *) {
-          double sum = 0;
-          for (Value result : op->getResults())
-            sum += elementsOf(result);
-          return moved * sum;
-        });
-  }
-
-private:
-  SymbolTable &symbols;
-  DenseMap<Operation *, double> functions;
-};
-
-/// Cuts the layers of the entry with the most work so that the slowest stage is
-/// as fast as possible. All entries share the cut, as they share parameters.
-FailureOr<StageMap> cutLayers(ModuleOp module, ArrayRef<func::FuncOp> entries,
-                              PipelineShape shape) {
-  SymbolTable symbols(module);
-  WorkEstimate work(symbols);
-  double most = -1;
-  std::vector<double> layers;
-  double first = 0, last = 0;
-  for (func::FuncOp entry : entries) {
-    std::vector<double> inLayer;
-    double before = 0, behind = 0, sum = 0;
-    for (Operation &op : entry.front().without_terminator()) {
-      StringRef name = nameOf(&op);
-      unsigned layer = 0;
-      double one = work.of(&op);
-      sum += one;
-      if (name.starts_with("embed")) {
-        before += one;
-      } else if (name.consume_front("layers.") &&
-                 !name.consumeInteger(10, layer)) {
-        inLayer.resize(std::max<size_t>(inLayer.size(), layer + 1));
-        inLayer[layer] += one;
-      } else {
-        behind += one;
-      }
-    }
-    if (sum <= most)
-      continue;
-    most = sum;
-    layers = std::move(inLayer);
-    first = before;
-    last = behind;
-  }
-  if (layers.size() < shape.stages())
-    return func::FuncOp(entries.front()).emitOpError()
-           << "expected at least " << shape.stages()
-           << " layers for the stages of the pipeline, got " << layers.size();
-  StageMap map{shape, {}};
-  for (auto [stage, count] : llvm::enumerate(
-           ::megalodon::balanceStages(layers, first, last, shape.stages())))
-    map.layers.insert(map.layers.end(), count, stage);
-  return map;
-}
 
 //===-- One entry ---------------------------------------------------------===//
+
+namespace {
 
 /// Where an op of an entry goes.
 enum class Part { Forward, Backward, Weight, Tail };
@@ -174,7 +38,7 @@ struct Place {
   unsigned stage; ///< of Tail: none
 };
 
-/// An op whose result every function can make for itself.
+/// Collectives, slices and ranks.
 bool isShardOp(Operation *op) {
   return isa<shard::ShardDialect>(op->getDialect());
 }
@@ -240,7 +104,7 @@ public:
 
 private:
   void accumulateGradients();
-  void findTied();
+  void findParameterStages();
   LogicalResult placeOps();
   LogicalResult placeOp(Operation *op);
   LogicalResult splitSum(AccumulateOp op);
@@ -352,7 +216,7 @@ void EntryCutter::accumulateGradients() {
 }
 
 /// Finds the stages that use each parameter.
-void EntryCutter::findTied() {
+void EntryCutter::findParameterStages() {
   for (BlockArgument argument : entry.getArguments()) {
     if (!hasArgumentRole(entry, argument.getArgNumber(), Role::Parameter))
       continue;
@@ -471,7 +335,7 @@ LogicalResult EntryCutter::placeOps() {
       mean.setParts(mean.getParts() * microbatches);
     }
   }
-  findTied();
+  findParameterStages();
   SmallVector<AccumulateOp> tied;
   for (Operation &op : body.without_terminator()) {
     if (floating.contains(&op))
@@ -843,6 +707,14 @@ FlatSymbolRefAttr EntryCutter::buildTail(bool update, unsigned rank) {
                .front() == rank;
   };
 
+  // Ranks run different functions here, but what they say to each other must
+  // have one order: sums of tied gradients, then of norms or the loss.
+  if (update == (entryKind == "train"))
+    for (Operation &op : body.without_terminator())
+      if (auto place = places.find(&op); isa<AccumulateOp>(op) &&
+                                         place != places.end() &&
+                                         place->second.part == Part::Tail)
+        tailValue(function, op.getResult(0), rank);
   if (!update && rank == stages.rankOf(stages.last())) {
     SmallVector<Value> parts;
     for (int64_t number : llvm::seq(microbatches))

@@ -22,6 +22,14 @@ bool isCollective(Operation *op) {
       op);
 }
 
+/// Ranks along the pipeline run different functions; what they say to each
+/// other must keep its order.
+bool isBetweenStages(Operation *op) {
+  auto reduce = dyn_cast<shard::AllReduceOp>(op);
+  return reduce && llvm::is_contained(reduce.getGridAxes(),
+                                      static_cast<int16_t>(Axis::Pipeline));
+}
+
 /// Work that is long enough to hide a message behind.
 bool isLong(Operation *op) {
   return isa<LinearOp, LinearGradInputOp, LinearGradWeightOp, ChunkAttentionOp,
@@ -93,15 +101,18 @@ struct OverlapCollectives
     if (llvm::none_of(getOperation().getOps(),
                       [](Operation &op) { return isCollective(&op); }))
       return;
-    // The halves of a training step stay apart.
+    // The halves of a training step stay apart, and nothing passes a message
+    // between stages.
     SmallVector<Operation *> section;
     for (Operation &op : llvm::make_early_inc_range(
              getOperation().front().without_terminator())) {
-      if (op.hasAttr(plan::kUpdateAttr)) {
+      bool between = isBetweenStages(&op);
+      if (op.hasAttr(plan::kUpdateAttr) || between) {
         numHidden += reorder(section);
         section.clear();
       }
-      section.push_back(&op);
+      if (!between)
+        section.push_back(&op);
     }
     numHidden += reorder(section);
   }

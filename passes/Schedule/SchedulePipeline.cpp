@@ -3,6 +3,8 @@
 #include "mlir/IR/SymbolTable.h"
 #include "passes/Partition/PipelineSchedule.h"
 #include "passes/Schedule/Schedule.h"
+#include "llvm/ADT/MapVector.h"
+#include <map>
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -26,6 +28,7 @@ public:
 private:
   LogicalResult readWork();
   LogicalResult scheduleRank(unsigned rank);
+  LogicalResult checkCollectives();
   FailureOr<unsigned> addSegment(Attribute function, ProgramSchedule &program);
   FailureOr<unsigned> findPort(func::FuncOp function, bool result,
                                StringRef side, const ProgramSchedule &program);
@@ -156,6 +159,57 @@ LogicalResult PipelineScheduler::scheduleRank(unsigned rank) {
   return success();
 }
 
+/// The ranks of a pipeline run different functions, but those that take part in
+/// a collective must all come to it, with the same tensors and in one order.
+LogicalResult PipelineScheduler::checkCollectives() {
+  auto describe = [](plan::CollectiveOp op) {
+    std::string text;
+    llvm::raw_string_ostream out(text);
+    out << plan::stringifyCollectiveKind(op.getKind()) << " of "
+        << op.getInputs().getTypes() << (op.getLast() ? " (last)" : "");
+    return text;
+  };
+  constexpr int64_t pipelineAxis = static_cast<int64_t>(Axis::Pipeline);
+  // By axes and ranks that take part.
+  llvm::MapVector<Attribute, std::map<int64_t, std::vector<std::string>>> said;
+  for (auto [rank, program] : llvm::enumerate(schedule.programs))
+    for (const auto *list : {&program.actions, &program.updateActions})
+      for (const ActionSchedule &action : *list)
+        if (action.kind == Kind::Run)
+          for (const Step &step : program.segments[action.segment].steps) {
+            auto op = step.kind == Step::Kind::Collective
+                          ? cast<plan::CollectiveOp>(step.op)
+                          : plan::CollectiveOp();
+            if (!op || !llvm::is_contained(op.getAxes(), pipelineAxis))
+              continue;
+            SmallVector<int64_t> ranks =
+                op.getStages()
+                    ? SmallVector<int64_t>(*op.getStages())
+                    : llvm::to_vector(llvm::seq<int64_t>(shape.ranks));
+            Builder b(op.getContext());
+            auto &group = said[b.getArrayAttr(
+                {op.getAxesAttr(), b.getDenseI64ArrayAttr(ranks)})];
+            for (int64_t member : ranks)
+              group[member];
+            group[rank].push_back(describe(op));
+          }
+  for (auto &[key, group] : said) {
+    const auto &[first, expected] = *group.begin();
+    for (const auto &[rank, got] : group)
+      for (size_t i = 0; i < std::max(expected.size(), got.size()); ++i) {
+        auto at = [&](const std::vector<std::string> &list) {
+          return i < list.size() ? list[i] : std::string("none");
+        };
+        if (at(expected) != at(got))
+          return pipeline.emitOpError()
+                 << "collective " << i << " over the pipeline: rank " << rank
+                 << ": expected " << at(expected) << " as on rank " << first
+                 << ", got " << at(got);
+      }
+  }
+  return success();
+}
+
 LogicalResult PipelineScheduler::run() {
   schedule.name = pipeline.getSymName().str();
   schedule.entry = pipeline.getEntry().str();
@@ -164,6 +218,8 @@ LogicalResult PipelineScheduler::run() {
   for (unsigned rank = 0; rank < shape.ranks; ++rank)
     if (failed(scheduleRank(rank)))
       return failure();
+  if (failed(checkCollectives()))
+    return failure();
   auto whole = [&](StringRef attribute, int64_t local) {
     auto value = pipeline->getAttrOfType<IntegerAttr>(attribute);
     return value ? value.getInt() : local;
