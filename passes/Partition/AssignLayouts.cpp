@@ -22,7 +22,8 @@ namespace {
 
 bool isBatchOrToken(char letter) { return letter == 'b' || letter == 'l'; }
 
-/// Axes that shard parameters and optimizer state beyond the tensor axis.
+/// The axes by which a parameter is computed with: dp and cp split it only to
+/// save memory, and it is gathered where it is used.
 Axes withoutReplicas(const Axes &axes) {
   Axes left;
   llvm::copy_if(axes, std::back_inserter(left),
@@ -40,10 +41,10 @@ public:
   }
 
   LogicalResult assignEntry(func::FuncOp entry);
-  void hideAccumulators(func::FuncOp entry);
   unsigned numReshards = 0;
 
 private:
+  void hideAccumulators(func::FuncOp entry);
   LogicalResult assignBody(func::FuncOp function);
   LogicalResult assignOp(Operation &op);
   LogicalResult assignByRule(Operation &op, const OpRule &rule);
