@@ -85,14 +85,15 @@ struct SpreadTensorsTest : testing::Test {
 
   static void store(const TensorView &part, int64_t element, double number) {
     std::byte *at = part.data + size_t(element) * elementBytes(part.type);
-    const auto single = float(number);
-    const auto integer = int64_t(number);
-    if (part.type == ElementType::F32)
+    if (part.type == ElementType::F32) {
+      const auto single = float(number);
       std::memcpy(at, &single, 4);
-    else if (part.type == ElementType::F64)
+    } else if (part.type == ElementType::F64) {
       std::memcpy(at, &number, 8);
-    else
+    } else {
+      const auto integer = int64_t(number);
       std::memcpy(at, &integer, 8);
+    }
   }
 
   static void fill(const std::vector<SpreadTensor> &tensors) {
@@ -180,10 +181,9 @@ TEST_F(SpreadTensorsTest, TheIndexHasTheCommonForm) {
   std::vector<size_t> sizes;
   for (int part = 1; part <= 3; ++part) {
     size_t bytes = 0;
-    for (const StoredTensor &tensor :
-         SafetensorsFile(
-             str(folder, "/model-0000", part, "-of-00003.safetensors"))
-             .tensors())
+    const SafetensorsFile file(
+        str(folder, "/model-0000", part, "-of-00003.safetensors"));
+    for (const StoredTensor &tensor : file.tensors())
       bytes += tensor.bytes;
     sizes.push_back(bytes);
   }
