@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 CONFIG = {"model_type": "megalodon", "num_layers": 2, "model_dim": 48, "num_heads": 2, "z_dim": 32, "value_dim": 64,
           "ffn_hidden_dim": 64, "cema_ndim": 4, "chunk_size": 16, "norm_num_groups": 6, "swiglu": True, "rescale_nffn": True,
@@ -85,7 +86,9 @@ def main():
             run(command(out, threads))
             return result(os.path.join(folder, out))
 
+        begin = time.monotonic()
         wanted = whole("one", 1)
+        undisturbed = time.monotonic() - begin
         for threads in (2, 4):
             expect_equal(f"{threads} threads", whole(f"threads-{threads}", threads), wanted)
 
@@ -101,8 +104,8 @@ def main():
             sys.exit(f"microbatches: the losses differ by {worst:.1e}:\n  {losses[0]}\n  {losses[1]}")
         print(f"microbatches: the losses differ by at most {worst:.1e}")
 
-        # A life grows until it is long enough for at least one more checkpoint.
-        kills, life = 0, 0.3
+        # A life is a part of the undisturbed run's and grows until it is long enough for at least one more checkpoint.
+        kills, life = 0, undisturbed / 8
         while kills < args.kills:
             process = subprocess.Popen(command("killed", 2), stderr=subprocess.DEVNULL)
             try:
