@@ -45,6 +45,27 @@ static std::vector<int> assignWriters(const std::vector<SpreadTensor> &tensors,
 
 namespace {
 
+/// The first error of several steps, after which the others are left out: a
+/// rank that cannot write still passes on what the others wait for.
+class FirstFailure {
+public:
+  template <typename Body> void attempt(Body body) {
+    try {
+      if (!error)
+        body();
+    } catch (const std::exception &) {
+      error = std::current_exception();
+    }
+  }
+  void rethrow() const {
+    if (error)
+      std::rethrow_exception(error);
+  }
+
+private:
+  std::exception_ptr error;
+};
+
 /// Ranks that hold the same box.
 struct Holders {
   Box box;
@@ -205,27 +226,18 @@ megalodon::writeSpread(const std::string &folder, const std::string &set,
   for (size_t i = 0; i < tensors.size(); ++i)
     if (writers[i] == world.rank())
       heads.push_back(tensors[i].whole);
-  // A rank whose disk is full still passes on what the others wait for.
-  std::exception_ptr failure;
-  auto attempt = [&](auto body) {
-    try {
-      if (!failure)
-        body();
-    } catch (const std::exception &) {
-      failure = std::current_exception();
-    }
-  };
+  FirstFailure failure;
   std::vector<std::string> written;
   std::optional<SafetensorsWriter> file;
   const std::string name = partName(world.rank());
   if (!heads.empty())
-    attempt([&] { file.emplace(pathOf(name), heads); });
+    failure.attempt([&] { file.emplace(pathOf(name), heads); });
   Mover mover(world, step);
   for (size_t i = 0; i < tensors.size(); ++i)
     if (const std::byte *whole = mover.assemble(tensors[i], writers[i]))
-      attempt([&] { file->write(whole, tensors[i].whole.bytes()); });
+      failure.attempt([&] { file->write(whole, tensors[i].whole.bytes()); });
   if (!heads.empty()) {
-    attempt([&] { file->commit(); });
+    failure.attempt([&] { file->commit(); });
     written.push_back(name);
   }
   if (world.rank() == 0) {
@@ -236,15 +248,12 @@ megalodon::writeSpread(const std::string &folder, const std::string &set,
       total += tensors[i].whole.bytes();
     }
     index["metadata"]["total_size"] = total;
-    attempt([&] {
+    failure.attempt([&] {
       writeText(pathOf(indexOfSet(set)), index.dump(2) + "\n");
       written.push_back(indexOfSet(set));
     });
   }
-  together(world, {str("writing ", set), step}, [&] {
-    if (failure)
-      std::rethrow_exception(failure);
-  });
+  together(world, {str("writing ", set), step}, [&] { failure.rethrow(); });
   return written;
 }
 
@@ -254,27 +263,15 @@ void megalodon::writeAssembled(const std::string &path,
   std::vector<TensorHead> heads;
   for (const SpreadTensor &tensor : tensors)
     heads.push_back(tensor.whole);
-  std::exception_ptr failure;
+  FirstFailure failure;
   std::optional<SafetensorsWriter> file;
-  // A file that cannot be written is no reason to leave the others waiting.
-  auto attempt = [&](auto body) {
-    try {
-      if (!failure)
-        body();
-    } catch (const std::exception &) {
-      failure = std::current_exception();
-    }
-  };
   if (world.rank() == 0)
-    attempt([&] { file.emplace(path, heads); });
+    failure.attempt([&] { file.emplace(path, heads); });
   Mover mover(world, -1);
   for (const SpreadTensor &tensor : tensors)
     if (const std::byte *whole = mover.assemble(tensor, 0))
-      attempt([&] { file->write(whole, tensor.whole.bytes()); });
+      failure.attempt([&] { file->write(whole, tensor.whole.bytes()); });
   if (file)
-    attempt([&] { file->commit(); });
-  together(world, {str("writing ", path), -1}, [&] {
-    if (failure)
-      std::rethrow_exception(failure);
-  });
+    failure.attempt([&] { file->commit(); });
+  together(world, {str("writing ", path), -1}, [&] { failure.rethrow(); });
 }
