@@ -14,6 +14,26 @@ def VectorizeMath : Pass<"megalodon-vectorize-math"> {
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::func::FuncDialect", "::mlir::vector::VectorDialect", "::mlir::LLVM::LLVMDialect"];
 }
 
+def ExpandGpuMath : Pass<"megalodon-expand-gpu-math"> {
+  let summary = "expand math functions of GPU kernels into polynomials";
+  let description = [{
+    exp, exp2, log, log1p, sin, cos, tanh and rsqrt of f32 and f64, scalars and vectors, become `arith` and `math.fma`, so that PTX needs no library of device functions.
+    What is one instruction (fma, sqrt, absf, floor, ...) stays; any other op of the math dialect is an error. Errors are within 1.5 ulp (tanh: 2.5); sin and cos
+    keep them for angles beyond 1e5. A result of exp too small for a normal number is 0.
+
+    ```mlir
+    %y = math.sin %x : vector<2xf64>
+    // becomes
+    %k = ...                                           // the integer next to 2/pi x
+    %r = math.fma %minus_k, %half_pi_0, %x             // x - k pi/2, in three parts
+    ...
+    %y = arith.bitcast %signed : vector<2xi64> to vector<2xf64>
+    ```
+  }];
+  let statistics = [Statistic<"numExpanded", "expanded", "ops expanded">];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::math::MathDialect"];
+}
+
 def CompileKernels : Pass<"megalodon-compile-kernels", "::mlir::ModuleOp"> {
   let summary = "compile the module @kernels to one ELF shared object";
   let description = [{
