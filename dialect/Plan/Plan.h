@@ -27,6 +27,12 @@ inline constexpr llvm::StringLiteral kSourceAttr = "plan.source";
 /// On a kernel function: its workgroups own the rows of their block of tokens
 /// (UnitAttr).
 inline constexpr llvm::StringLiteral kRowsAttr = "plan.rows";
+/// On a kernel function in thread form, and on all once they are outlined for a
+/// GPU: threads a workgroup (I64Attr).
+inline constexpr llvm::StringLiteral kThreadsAttr = "plan.threads";
+/// On a kernel outlined for a GPU: how many words of the parameter block are
+/// its first arguments (I64Attr).
+inline constexpr llvm::StringLiteral kWordsAttr = "plan.words";
 /// On the @kernels module after code generation: the ELF shared object
 /// (DenseElementsAttr of i8).
 inline constexpr llvm::StringLiteral kObjectAttr = "plan.object";

@@ -48,4 +48,42 @@ def CompileKernels : Pass<"megalodon-compile-kernels", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::plan::PlanDialect"];
 }
 
+def DistributeToThreads : Pass<"megalodon-distribute-to-threads", "::mlir::func::FuncOp"> {
+  let summary = "let the threads of a warp share the vectors of a kernel";
+  let description = [{
+    Before: a kernel in vector form: what one workgroup does, on vectors. After: what one of `threads` threads does; the function has the attribute
+    `plan.threads`. A vector of n lanes is n / threads lanes of each thread, in order, so what lies side by side in memory is loaded together. Scalars are
+    computed by all threads and stored by the first. Scratch becomes shared memory, reductions end in shuffles, and barriers stand where one thread
+    reads what another wrote. Kernels in thread form (which have `plan.threads` already) stay as they are.
+
+    ```mlir
+    %x = vector.load %memory[%row, %i] : memref<64x256xf32>, vector<128xf32>
+    %sum = vector.reduction <add>, %x : vector<128xf32> into f32
+    // becomes
+    %x = vector.load %memory[%row, %i + 4 * %thread] {alignment = 16} : memref<64x256xf32>, vector<4xf32>
+    %own = vector.reduction <add>, %x : vector<4xf32> into f32
+    %other, %valid = gpu.shuffle xor %own, 16, 32 : f32
+    ...
+    ```
+  }];
+  let options = [Option<"threads", "threads", "int64_t", "32", "threads of a workgroup">];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
+}
+
+def OutlineGpuKernels : Pass<"megalodon-outline-gpu-kernels", "::mlir::ModuleOp"> {
+  let summary = "make the kernels functions that a GPU launches";
+  let description = [{
+    Before: `@kernels` holds functions in which every kernel says what a thread does. After: it holds their declarations and a `gpu.module` of `gpu.func`s with
+    the same names. The words of the parameter block that a kernel reads are its first arguments, by value (`plan.words` many), then come the buffers; the
+    workgroup is the block's number, scratch is a workgroup attribution. This is the IR that tests execute on a CPU, and the last before NVVM.
+
+    ```mlir
+    func.func @silu(%parameters: memref<16xi64>, %workgroup: index, %scratch: memref<0xi8, #gpu.address_space<workgroup>>, %x: memref<16x8xf32>)
+    // becomes
+    gpu.func @silu(%batch: i64, %length: i64, %tokens: i64, %x: memref<16x8xf32>) kernel attributes {known_block_size = array<i32: 32, 1, 1>}
+    ```
+  }];
+  let dependentDialects = ["::mlir::gpu::GPUDialect"];
+}
+
 #endif

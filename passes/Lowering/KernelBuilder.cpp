@@ -1,5 +1,6 @@
 #include "passes/Lowering/KernelBuilder.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -16,6 +17,13 @@ using namespace mlir::megalodon;
 // immediates.
 static constexpr int64_t kParameterWords = 16;
 
+// Alignment of what a kernel keeps in scratch, bytes: a cache line. Of shared
+// memory 128 bytes are one access of a warp.
+static int64_t scratchAlignment(int64_t threads) { return threads ? 128 : 64; }
+
+/// Bytes that a thread of a GPU loads at once.
+static constexpr int64_t kThreadVectorBytes = 16;
+
 static ModuleOp kernelsModule(Operation *source) {
   auto module = source->getParentOfType<ModuleOp>();
   if (auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule))
@@ -28,8 +36,16 @@ static ModuleOp kernelsModule(Operation *source) {
 KernelBuilder::KernelBuilder(PatternRewriter &rewriter,
                              const LoweringOptions &options, Operation *source,
                              StringRef name)
+    : KernelBuilder(rewriter, options, source, name, /*threads=*/0) {}
+
+KernelBuilder::KernelBuilder(PatternRewriter &rewriter,
+                             const LoweringOptions &options, Operation *source,
+                             StringRef name, int64_t threads)
     : b(UnknownLoc::get(rewriter.getContext()), rewriter.getContext()),
-      rewriter(rewriter), options(options), source(source), name(name) {
+      rewriter(rewriter), options(options), source(source), name(name),
+      threads(threads) {
+  assert((threads == 0 || options.target == Target::Cuda) &&
+         "thread form is for cuda");
   // The kernel is built free of any module and only inserted by finish(), once
   // it is known to be new.
   kernel = func::FuncOp::create(b.getLoc(), name, b.getFunctionType({}, {}));
@@ -37,13 +53,20 @@ KernelBuilder::KernelBuilder(PatternRewriter &rewriter,
   auto parametersType = MemRefType::get({kParameterWords}, b.getI64Type());
   parameters = entry->addArgument(parametersType, b.getLoc());
   workgroupValue = entry->addArgument(b.getIndexType(), b.getLoc());
-  scratchValue =
-      entry->addArgument(MemRefType::get({0}, b.getI8Type()), b.getLoc());
+  scratchValue = entry->addArgument(scratchType(0), b.getLoc());
   b.setInsertionPointToEnd(entry);
 }
 
 //===-- Arguments
 //-------------------------------------------------------------------------------------------------------===//
+
+MemRefType KernelBuilder::scratchType(int64_t bytes) {
+  return MemRefType::get(
+      {bytes}, b.getI8Type(), MemRefLayoutAttrInterface(),
+      threads ? Attribute(gpu::AddressSpaceAttr::get(
+                    b.getContext(), gpu::AddressSpace::Workgroup))
+              : Attribute());
+}
 
 MemRefType KernelBuilder::viewed(Type tensorType, View view) {
   auto type = cast<RankedTensorType>(tensorType);
@@ -94,15 +117,18 @@ Value KernelBuilder::scratch(ArrayRef<int64_t> shape, Type element,
   int64_t bytes = element.getIntOrFloatBitWidth() / 8;
   for (int64_t size : shape)
     bytes *= size;
-  int64_t offset =
-      llvm::alignTo(scratchBytes, 64) + llvm::alignTo(skewBytes, 64);
+  const int64_t alignment = scratchAlignment(threads);
+  int64_t offset = llvm::alignTo(scratchBytes, alignment) +
+                   llvm::alignTo(skewBytes, alignment);
   scratchBytes = offset + bytes;
   // Views are made at the top of the kernel so that they dominate all uses.
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(&kernel.getBody().front());
   Value at = arith::ConstantIndexOp::create(b, offset);
-  return memref::ViewOp::create(b, MemRefType::get(shape, element),
-                                scratchValue, at, ValueRange{});
+  auto space = cast<MemRefType>(scratchValue.getType()).getMemorySpace();
+  auto type =
+      MemRefType::get(shape, element, MemRefLayoutAttrInterface(), space);
+  return memref::ViewOp::create(b, type, scratchValue, at, ValueRange{});
 }
 
 Value KernelBuilder::parameterWord(int64_t word) {
@@ -148,6 +174,50 @@ Value KernelBuilder::accumulating() {
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointAfterValue(word);
   return arith::CmpIOp::create(b, arith::CmpIPredicate::ne, word, index(0));
+}
+
+//===-- Thread form
+//-----------------------------------------------------------------------------------------------------===//
+
+Value KernelBuilder::thread() {
+  assert(threads && "a kernel in vector form has no threads");
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(&kernel.getBody().front());
+  return gpu::ThreadIdOp::create(b, gpu::Dimension::x);
+}
+Value KernelBuilder::lane() { return rem(thread(), index(kWarpThreads)); }
+Value KernelBuilder::warp() { return div(thread(), index(kWarpThreads)); }
+
+void KernelBuilder::barrier() {
+  assert(threads && "a kernel in vector form has no threads");
+  gpu::BarrierOp::create(b);
+}
+
+Value KernelBuilder::shuffleXor(Value scalar, int64_t mask) {
+  return gpu::ShuffleOp::create(b, scalar, int32_t(mask), kWarpThreads,
+                                gpu::ShuffleMode::XOR)
+      .getShuffleResult();
+}
+
+Value KernelBuilder::shuffleFrom(Value scalar, Value lane) {
+  Type i32 = b.getI32Type();
+  Value from = arith::IndexCastOp::create(b, i32, lane);
+  Value width = arith::ConstantOp::create(b, b.getI32IntegerAttr(kWarpThreads));
+  return gpu::ShuffleOp::create(b, scalar, from, width, gpu::ShuffleMode::IDX)
+      .getShuffleResult();
+}
+
+Value KernelBuilder::warpReduce(Value scalar,
+                                function_ref<Value(Value, Value)> combine) {
+  for (int64_t mask = kWarpThreads / 2; mask > 0; mask /= 2)
+    scalar = combine(scalar, shuffleXor(scalar, mask));
+  return scalar;
+}
+Value KernelBuilder::warpSum(Value scalar) {
+  return warpReduce(scalar, [&](Value x, Value y) { return add(x, y); });
+}
+Value KernelBuilder::warpMaximum(Value scalar) {
+  return warpReduce(scalar, [&](Value x, Value y) { return max(x, y); });
 }
 
 //===-- Small builders
@@ -268,7 +338,8 @@ void KernelBuilder::when(Value condition, function_ref<void()> then,
 }
 
 int64_t KernelBuilder::lanes(Type element) const {
-  return options.vectorBytes * 8 / element.getIntOrFloatBitWidth();
+  int64_t bytes = threads ? kThreadVectorBytes : options.vectorBytes;
+  return bytes * 8 / element.getIntOrFloatBitWidth();
 }
 VectorType KernelBuilder::vectorType(Type element) const {
   return VectorType::get({lanes(element)}, element);
@@ -377,7 +448,7 @@ SmallVector<Value> KernelBuilder::finish(const Grid &grid, double flops,
                                          double bytes) {
   func::ReturnOp::create(b);
   Block &entry = kernel.getBody().front();
-  scratchValue.setType(MemRefType::get({scratchBytes}, b.getI8Type()));
+  scratchValue.setType(scratchType(scratchBytes));
 
   // Buffers were added in the order of the calls; the dispatch wants inputs
   // first, then untied results.
@@ -393,6 +464,8 @@ SmallVector<Value> KernelBuilder::finish(const Grid &grid, double flops,
   entry.eraseArguments(0, oldCount);
   kernel.setFunctionType(b.getFunctionType(entry.getArgumentTypes(), {}));
   kernel->setAttr(plan::kScratchAttr, b.getI64IntegerAttr(scratchBytes));
+  if (threads)
+    kernel->setAttr(plan::kThreadsAttr, b.getI64IntegerAttr(threads));
   kernel->setAttr(plan::kSourceAttr,
                   b.getStringAttr(source->getName().getStringRef()));
 

@@ -11,18 +11,32 @@
 
 namespace mlir::megalodon {
 
+/// What kernels are made for.
+enum class Target {
+  Cpu, ///< a workgroup is a task of one thread
+  Cuda ///< a workgroup is a block of threads
+};
+
+/// Threads that run in step on a GPU, and that run one workgroup of a kernel in
+/// vector form.
+inline constexpr int64_t kWarpThreads = 32;
+
 /// Choices that hold for a whole compilation. Filled from the command line of
 /// megalodon-opt (passes/Pipeline/Options.h).
 struct LoweringOptions {
-  /// Bytes of the widest vector register of the CPU compiled for: 16, 32 or 64.
+  Target target = Target::Cpu;
+  /// Bytes of a vector of a kernel in vector form. On cpu those of the widest
+  /// register: 16, 32 or 64. On cuda 512: 16 for each thread of a warp.
   unsigned vectorBytes = 64;
   /// Number of registers of that width: 16 or 32.
   unsigned vectorRegisters = 32;
   /// CEMA form: "auto", "sequential" or "two-level".
   std::string cema = "auto";
-  /// Products: "auto" (oneDNN for f32, generated tiles for f64), "onednn" or
-  /// "generated".
+  /// Products: "auto" (oneDNN for f32, generated tiles for f64; cuBLASLt on
+  /// cuda), "onednn", "cublaslt" or "generated".
   std::string gemm = "auto";
+  /// Shared memory that a workgroup may use on every GPU compiled for, bytes.
+  int64_t sharedBytes = 163 * 1024;
   /// Cores the cost rules assume; never changes results, only which form is
   /// chosen.
   unsigned cores = 2;
@@ -46,6 +60,15 @@ struct Grid {
   int64_t divisor = 1;
 };
 
+/// Builds kernels in one of two forms:
+///
+/// * vector form: the code of a workgroup, on vectors of `vectorBytes`. A cpu
+///   runs it as it stands; for cuda megalodon-distribute-to-threads gives each
+///   thread of a warp its share of every vector.
+/// * thread form (cuda only): the code of one of `threads` threads, with
+///   barriers; scratch is the workgroup's shared memory, a vector is what one
+///   thread loads at once (16 bytes).
+///
 /// Usage:
 ///   KernelBuilder k(rewriter, options, op, "silu");
 ///   Value x = k.read(op.getX(), View::Rows), y = k.write(op.getType(),
@@ -56,6 +79,9 @@ class KernelBuilder {
 public:
   KernelBuilder(PatternRewriter &rewriter, const LoweringOptions &options,
                 Operation *source, StringRef name);
+  /// A kernel in thread form.
+  KernelBuilder(PatternRewriter &rewriter, const LoweringOptions &options,
+                Operation *source, StringRef name, int64_t threads);
 
   //===-- Arguments
   //---------------------------------------------------------------------------------------------------===//
@@ -68,7 +94,8 @@ public:
   /// tied to `tensor`.
   Value update(Value tensor, View view = View::Plain);
   /// Per-worker scratch, 64-byte aligned, shifted by `skewBytes` (so that two
-  /// scratch arrays do not meet in one cache set).
+  /// scratch arrays do not meet in one cache set). In thread form the
+  /// workgroup's shared memory, 128-byte aligned.
   Value scratch(ArrayRef<int64_t> shape, Type element, int64_t skewBytes = 0);
   /// A number that differs between dispatches of one kernel (index type).
   Value immediate(int64_t value);
@@ -86,6 +113,21 @@ public:
   Value rankAlong(int64_t axis); ///< by the axis's number in the mesh
   /// i1: whether the call adds gradients to those of earlier microbatches.
   Value accumulating();
+
+  //===-- Thread form: this thread, and what it has to do with others
+  //-------------------------------------------------------------------------------------------------===//
+  Value thread(); ///< 0 .. threads - 1
+  Value lane();   ///< thread % 32
+  Value warp();   ///< thread / 32
+  /// All threads of the workgroup wait here, and see each other's stores to
+  /// shared memory and buffers. Every thread must come here.
+  void barrier();
+  /// The value that the lane with number lane ^ `mask` of the same warp has.
+  Value shuffleXor(Value scalar, int64_t mask);
+  /// The value of one lane of the warp (index).
+  Value shuffleFrom(Value scalar, Value lane);
+  /// Over the lanes of a warp, in a fixed order; every lane gets the result.
+  Value warpSum(Value scalar), warpMaximum(Value scalar);
 
   //===-- Small builders
   //-------------------------------------------------------------------------------------------------===//
@@ -154,13 +196,16 @@ public:
 private:
   Value argument(MemRefType type);
   MemRefType viewed(Type tensorType, View view);
+  MemRefType scratchType(int64_t bytes);
   Value parameterWord(int64_t word);
   Value rank(Value operand, int64_t word);
+  Value warpReduce(Value scalar, function_ref<Value(Value, Value)> combine);
 
   PatternRewriter &rewriter;
   const LoweringOptions &options;
   Operation *source;
   std::string name;
+  int64_t threads = 0; ///< 0: vector form
   func::FuncOp kernel;
   Value parameters, workgroupValue, scratchValue;
   int64_t scratchBytes = 0;

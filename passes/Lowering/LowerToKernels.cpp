@@ -2,8 +2,11 @@
 // or a library product.
 #include "dialect/Megalodon/Megalodon.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/NVGPU/IR/NVGPUDialect.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/Transforms/WalkPatternRewriteDriver.h"
@@ -25,11 +28,13 @@ struct LowerToKernels
 
   void runOnOperation() override {
     LoweringOptions options;
+    options.target = target == "cuda" ? Target::Cuda : Target::Cpu;
     options.vectorBytes = vectorBytes;
     options.vectorRegisters = vectorRegisters;
     options.cema = cema;
     options.gemm = gemm;
     options.cores = cores;
+    options.sharedBytes = sharedBytes;
 
     RewritePatternSet patterns(&getContext());
     populateCemaLowering(patterns, options);
@@ -43,6 +48,8 @@ struct LowerToKernels
     populateSliceLowering(patterns, options);
     populateOptimizerLowering(patterns, options);
     populateCollectiveLowering(patterns);
+    if (options.target == Target::Cuda)
+      populateGpuLowering(patterns, options);
     FrozenRewritePatternSet frozen(std::move(patterns));
 
     // One visit an op is enough: no pattern creates megalodon ops.

@@ -33,6 +33,13 @@ void populateOptimizerLowering(RewritePatternSet &patterns,
 
 void populateCollectiveLowering(RewritePatternSet &patterns); // Collectives.cpp
 
+/// Gpu/: lowerings of their own for ops whose vector form suits a GPU badly.
+/// They come before the others; an op that one of them leaves is lowered by
+/// those.
+void populateGpuLowering(RewritePatternSet &patterns,
+                         const LoweringOptions &options);
+inline constexpr unsigned kGpuBenefit = 2;
+
 /// dst[n] = sum over the first `rows` rows of partial[rows, n], in f64 row
 /// order when `inF64`; `rows` is ceil(tokens / divisor) at run time, or static
 /// when divisor is 0. The second half of every reduction over tokens. Returns

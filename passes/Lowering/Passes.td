@@ -17,14 +17,17 @@ def LowerToKernels : Pass<"megalodon-lower-to-kernels", "::mlir::ModuleOp"> {
     ```
   }];
   let options = [
-    Option<"vectorBytes", "vector-bytes", "unsigned", "64", "bytes of the CPU's widest vector register">,
+    Option<"target", "target", "std::string", "\"cpu\"", "what kernels are made for: cpu or cuda">,
+    Option<"vectorBytes", "vector-bytes", "unsigned", "64", "bytes of the CPU's widest vector register; 512 on cuda">,
     Option<"vectorRegisters", "vector-registers", "unsigned", "32", "number of vector registers">,
     Option<"cema", "cema", "std::string", "\"auto\"", "CEMA form: auto, sequential or two-level">,
-    Option<"gemm", "gemm", "std::string", "\"auto\"", "matrix products: auto, onednn or generated">,
+    Option<"gemm", "gemm", "std::string", "\"auto\"", "matrix products: auto, onednn, cublaslt or generated">,
+    Option<"sharedBytes", "shared-bytes", "int64_t", "163 * 1024", "shared memory that a workgroup may use on cuda">,
     Option<"cores", "cores", "unsigned", "2", "cores the cost rules assume">];
   let statistics = [Statistic<"numKernels", "kernels", "kernels built">, Statistic<"numDispatches", "dispatches", "dispatches created">];
   let dependentDialects = ["::mlir::plan::PlanDialect", "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect", "::mlir::math::MathDialect",
-                           "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
+                           "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect", "::mlir::gpu::GPUDialect",
+                           "::mlir::nvgpu::NVGPUDialect", "::mlir::NVVM::NVVMDialect"];
 }
 
 def FuseRows : Pass<"megalodon-fuse-rows", "::mlir::ModuleOp"> {

@@ -208,10 +208,13 @@ Value generatedProduct(PatternRewriter &rewriter,
 Value libraryProduct(PatternRewriter &rewriter, const LoweringOptions &options,
                      Operation *source, const Product &p) {
   const int64_t m = compiledExtent(p.m, p.a);
-  auto [tileM, tileN] = libraryTile(m, p.n, options.cores);
+  const bool cuda = options.gemm == "cublaslt";
+  // A GPU's library cuts a product itself.
+  auto [tileM, tileN] =
+      cuda ? std::pair(m, p.n) : libraryTile(m, p.n, options.cores);
   Value c = plan::ProductOp::create(
       rewriter, source->getLoc(), p.result, p.a, p.b, p.transposeA,
-      p.transposeB, p.m, p.n, p.k, tileM, tileN, "onednn",
+      p.transposeB, p.m, p.n, p.k, tileM, tileN, cuda ? "cublaslt" : "onednn",
       llvm::APFloat(p.flops()), llvm::APFloat(p.bytes()));
   return p.bias ? addBias(rewriter, options, source, c, p.bias) : c;
 }

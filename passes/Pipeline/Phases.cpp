@@ -10,6 +10,9 @@
 using namespace mlir;
 using namespace mlir::megalodon;
 
+/// Bytes of a vector that the 32 threads of a warp share: 16 each.
+static constexpr unsigned kWarpVectorBytes = 512;
+
 llvm::ArrayRef<PhaseInfo> mlir::megalodon::phases() {
   static constexpr PhaseInfo list[] = {
       {Phase::Import, "import",
@@ -61,14 +64,22 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     passes.addNestedPass<func::FuncOp>(createOverlapCollectives());
     break;
   case Phase::Lower: {
-    auto target = resolveCpu(options.cpu, error);
-    if (failed(target))
-      return failure();
     LowerToKernelsOptions lowering;
-    lowering.vectorBytes = target->vectorBytes;
-    lowering.vectorRegisters = target->vectorRegisters;
+    lowering.target = options.target;
     lowering.cema = options.cema;
     lowering.gemm = options.gemm;
+    if (options.target == "cuda") {
+      lowering.vectorBytes = kWarpVectorBytes;
+      lowering.vectorRegisters = 32;
+      if (options.gemm == "auto" && !options.gpuBackend)
+        lowering.gemm = "cublaslt";
+    } else {
+      auto target = resolveCpu(options.cpu, error);
+      if (failed(target))
+        return failure();
+      lowering.vectorBytes = target->vectorBytes;
+      lowering.vectorRegisters = target->vectorRegisters;
+    }
     lowering.cores = options.cores;
     passes.addPass(createLowerToKernels(lowering));
     // Ops whose only purpose was another op's lowering are dead now.
@@ -78,7 +89,15 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     break;
   }
   case Phase::Codegen:
-    passes.addPass(createCompileKernels({options.cpu, options.saveAssembly}));
+    if (options.target != "cuda") {
+      passes.addPass(createCompileKernels({options.cpu, options.saveAssembly}));
+      break;
+    }
+    passes.nest<ModuleOp>().addNestedPass<func::FuncOp>(
+        createDistributeToThreads());
+    passes.addPass(createOutlineGpuKernels());
+    if (options.gpuBackend)
+      passes.addPass(options.gpuBackend());
     break;
   }
   passes.addPass(createBorderVerifier(phase));

@@ -6,6 +6,7 @@
 #include "passes/Autodiff/Recompute.h"
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
+#include <functional>
 #include <string>
 
 namespace mlir::megalodon {
@@ -42,6 +43,11 @@ struct PipelineOptions {
   std::string gemm = "auto";
   unsigned cores = 2;
   std::string saveAssembly;
+  std::string target = "cpu"; ///< "cpu" or "cuda"
+  /// What turns the outlined kernels of a cuda compilation into code; null: the
+  /// compiler's own way to PTX. Tests put an emulation here, which makes plans
+  /// for the cpu device.
+  std::function<std::unique_ptr<Pass>()> gpuBackend;
 };
 
 /// Adds the passes of one phase and its border verifier. Import makes the

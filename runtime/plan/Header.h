@@ -6,11 +6,16 @@
 namespace megalodon::plan {
 
 inline constexpr char kMagic[8] = {'M', 'G', 'D', 'N', 'P', 'L', 'A', 'N'};
-inline constexpr uint32_t kVersion = 2;
+inline constexpr uint32_t kVersion = 3;
 
 /// Features a plan may need of the runtime; an unknown bit refuses the plan.
-enum FeatureBits : uint64_t { kFeatureOneDnn = 1u << 0 };
-inline constexpr uint64_t kKnownFeatures = kFeatureOneDnn;
+enum FeatureBits : uint64_t {
+  kFeatureOneDnn = 1u << 0,
+  kFeatureCuda = 1u << 1,
+  kFeatureCublasLt = 1u << 2
+};
+inline constexpr uint64_t kKnownFeatures =
+    kFeatureOneDnn | kFeatureCuda | kFeatureCublasLt;
 
 struct Header {
   char magic[8];

@@ -80,14 +80,14 @@ TEST(LoadedPlan, ChecksTheHeader) {
                "not a plan");
   EXPECT_ERROR(
       parse(withHeader([](plan::Header &header) { header.version = 9; }, true)),
-      "plan version: expected 2, got 9");
+      "plan version: expected 3, got 9");
   EXPECT_ERROR(
       parse(withHeader([](plan::Header &header) { header.headerBytes = 32; },
                        true)),
       "header size: expected 64, got 32");
   EXPECT_ERROR(parse(withHeader(
-                   [](plan::Header &header) { header.features = 5; }, true)),
-               "feature bits 4");
+                   [](plan::Header &header) { header.features = 17; }, true)),
+               "feature bits 16");
   EXPECT_ERROR(parse(withHeader(
                    [](plan::Header &header) { header.features = 0; }, false)),
                "digest");

@@ -38,7 +38,7 @@ struct DriverOptions {
                                  cl::init("f32"),
                                  cl::desc("compute type: f32 or f64")};
   cl::opt<std::string> target{"target", cl::cat(category), cl::init("cpu"),
-                              cl::desc("target: cpu")};
+                              cl::desc("what to compile for: cpu or cuda")};
   cl::opt<std::string> mesh{
       "mesh", cl::cat(category),
       cl::desc("ranks along the parallel axes: dp=2,pp=2,cp=2,tp=2 (axes left "
@@ -130,10 +130,12 @@ static LogicalResult checkOptions() {
                 ", got '" + value + "'");
   };
   if (failed(oneOf("precision", o.precision, {"f32", "f64"})) ||
-      failed(oneOf("target", o.target, {"cpu"})) ||
+      failed(oneOf("target", o.target, {"cpu", "cuda"})) ||
       failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) ||
       failed(oneOf("gemm", o.gemm, {"auto", "onednn", "generated"})))
     return failure();
+  if (o.target == "cuda" && o.precision == "f64")
+    return fail("--target=cuda: expected --precision=f32 or bf16, got f64");
   if (o.gemm == "onednn" && o.precision == "f64")
     return fail(
         "--gemm=onednn: oneDNN has no f64 products; use auto or generated");
@@ -264,8 +266,10 @@ static LogicalResult dumpPhase(ModuleOp module, Phase phase, StringRef folder) {
       (folder + "/" + number + "." + phaseName(phase) + ".mlir").str(), text);
 }
 
-LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
-                                       StringRef output) {
+LogicalResult
+mlir::megalodon::compile(MLIRContext &context, StringRef input,
+                         StringRef output,
+                         std::function<std::unique_ptr<Pass>()> gpuBackend) {
   DriverOptions &o = options();
   if (failed(checkOptions()))
     return failure();
@@ -274,7 +278,8 @@ LogicalResult mlir::megalodon::compile(MLIRContext &context, StringRef input,
                 "IR of a phase with --compile-to=PHASE");
   PipelineOptions pipeline{
       o.cpu,       o.recompute, o.mesh, o.zero,  o.pipelineSchedule,
-      chunksOf(o), o.cema,      o.gemm, o.cores, o.saveAssembly};
+      chunksOf(o), o.cema,      o.gemm, o.cores, o.saveAssembly,
+      o.target,    gpuBackend};
 
   DefaultTimingManager timing;
   applyDefaultTimingManagerCLOptions(timing);

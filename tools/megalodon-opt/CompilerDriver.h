@@ -2,8 +2,10 @@
 // a dump.
 #pragma once
 #include "mlir/IR/MLIRContext.h"
+#include "mlir/Pass/Pass.h"
 #include "mlir/Support/LogicalResult.h"
 #include "llvm/ADT/StringRef.h"
+#include <functional>
 
 namespace mlir::megalodon {
 
@@ -15,7 +17,9 @@ void registerDriverOptions();
 /// pipeline over a file.
 bool isCompilation(llvm::StringRef input, llvm::StringRef output);
 
-LogicalResult compile(MLIRContext &context, llvm::StringRef input,
-                      llvm::StringRef output);
+/// `gpuBackend`: PipelineOptions.
+LogicalResult
+compile(MLIRContext &context, llvm::StringRef input, llvm::StringRef output,
+        std::function<std::unique_ptr<Pass>()> gpuBackend = nullptr);
 
 } // namespace mlir::megalodon
