@@ -1,15 +1,15 @@
 #include "runtime/session.h"
 #include "runtime/core/Error.h"
-#include "runtime/cpu/Executor.h"
+#include "runtime/device.h"
 #include "runtime/parallel/Communicator.h"
 #include "runtime/parallel/Mesh.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/plan/Traffic.h"
+#include "runtime/variables.h"
 #include <algorithm>
 #include <cstring>
 #include <deque>
 #include <optional>
-#include <unordered_map>
 
 namespace megalodon {
 
@@ -31,20 +31,6 @@ static bool isShared(const Variable &variable) {
   return variable.role == Role::Parameter ||
          variable.role == Role::FirstMoment ||
          variable.role == Role::SecondMoment;
-}
-
-static std::shared_ptr<const plan::LoadedPlan>
-runnableHere(std::shared_ptr<const plan::LoadedPlan> plan) {
-  const std::vector<std::string> missing = plan::missingCpuFeatures(*plan);
-  if (missing.empty())
-    return plan;
-  std::string names;
-  for (const std::string &name : missing)
-    names += (names.empty() ? "" : ", ") + name;
-  throw Error(str(plan->path, ": compiled for cpu '", plan->cpu,
-                  "', but this processor lacks: ", names,
-                  "; compile the plan for this machine (--cpu=native) or for "
-                  "an older one"));
 }
 
 /// Throws Error unless all ranks run one version of the runtime on one plan,
@@ -83,30 +69,13 @@ static void agree(const plan::LoadedPlan &plan, World &world) {
                     " megalodon-run ... or with --virtual-ranks"));
 }
 
-/// Memory of this rank's part of a set of variables, by index.
-struct Storage {
-  cpu::Memory memory;
-  std::unordered_map<uint32_t, std::byte *> address;
-
-  Storage(const plan::LoadedPlan &plan, const std::vector<uint32_t> &variables,
-          const std::string &purpose) {
-    size_t total = 0;
-    for (uint32_t index : variables)
-      total += plan::allocatedBytes(plan.variables[index]);
-    memory = cpu::Memory(total, purpose);
-    std::byte *next = memory.data();
-    for (uint32_t index : variables) {
-      address[index] = next;
-      next += plan::allocatedBytes(plan.variables[index]);
-    }
-  }
-};
-
 /// What a function needs to run; made when it is first used.
 struct Bound {
   const Program &program;
   Storage own;
   std::vector<uint32_t> variables;  ///< of which this rank holds a part
+  std::vector<HostCopy *> copies;   ///< of these, where they have some
+  std::vector<HostCopy *> changed;  ///< of those that a run changes
   std::vector<std::byte *> buffers; ///< of microbatch 0 and slot 0
   std::vector<uint32_t> indexed;    ///< buffers that are elsewhere in others
   std::vector<std::vector<uint32_t>> touched; ///< buffers of each segment
@@ -114,7 +83,8 @@ struct Bound {
 
 /// A message to or from another pipeline rank, under way.
 struct Message {
-  std::byte *begin, *end;
+  std::byte *begin, *end; ///< memory of the device
+  Block staging;          ///< what travels, where that is not host memory
   std::unique_ptr<Request> request;
   std::string operation;
   const Action *action;
@@ -126,9 +96,9 @@ struct Session::Impl {
   std::shared_ptr<const plan::LoadedPlan> plan;
   Coordinates place;
   std::vector<std::unique_ptr<Communicator>> communicators;
-  cpu::Executor executor;
+  std::unique_ptr<Device> device;
   Storage shared;
-  cpu::Memory arena; ///< of all functions: only one runs at a time
+  Block arena; ///< of all functions: only one runs at a time
   std::deque<std::optional<Bound>> bound;
   bool poison;
   bool profiling = false;
@@ -140,15 +110,15 @@ struct Session::Impl {
        World *given)
       : ownWorld(given ? nullptr : singleWorld()),
         world(given ? *given : *ownWorld),
-        plan(runnableHere(agreed(std::move(loaded), world))),
+        plan(agreed(std::move(loaded), world)),
         place(plan->mesh.coordinates(world.rank())),
-        executor(plan, options.threads),
-        shared(*plan, sharedVariables(), "parameters and moments"),
+        device(openDevice(plan, options, world)),
+        shared(*device, *plan, sharedVariables(), "parameters and moments"),
         bound(plan->functions.size()), poison(options.poison) {
     uint64_t most = 0;
     for (const Function &function : plan->functions)
       most = std::max(most, programOf(function).arenaBytes);
-    arena = cpu::Memory(most, "the arena");
+    arena = device->allocate(most, "the arena");
     connect();
   }
 
@@ -168,7 +138,7 @@ struct Session::Impl {
         communicators.back() = world.group(membersOf(communicator));
       list.push_back(communicators.back().get());
     }
-    executor.connect(std::move(list), world.timeout);
+    device->connect(std::move(list), world.timeout);
   }
 
   /// The group that this rank is in, by its axes' coordinates, the first axis
@@ -228,14 +198,22 @@ struct Session::Impl {
     std::vector<uint32_t> own;
     std::copy_if(all.begin(), all.end(), std::back_inserter(own),
                  [&](uint32_t i) { return !isShared(plan->variables[i]); });
-    bound[index].emplace(
-        Bound{program,
-              Storage(*plan, own, str("the variables of '", f.name, "'")),
-              std::move(all),
-              {},
-              {},
-              {}});
+    bound[index].emplace(Bound{
+        program,
+        Storage(*device, *plan, own, str("the variables of '", f.name, "'")),
+        std::move(all),
+        {},
+        {},
+        {},
+        {},
+        {}});
     Bound &result = *bound[index];
+    for (uint32_t i : result.variables)
+      if (HostCopy *copy = storageOf(result, i).hostCopy(i)) {
+        result.copies.push_back(copy);
+        if (isChanged(f, i))
+          result.changed.push_back(copy);
+      }
     for (uint32_t i = 0; i < program.buffers.size(); ++i) {
       const plan::Buffer &buffer = program.buffers[i];
       std::byte *base = buffer.variable < 0
@@ -275,16 +253,28 @@ struct Session::Impl {
     return list;
   }
 
+  /// Whether a call of the function may write the variable.
+  bool isChanged(const Function &f, uint32_t variable) const {
+    const Role role = plan->variables[variable].role;
+    return role != Role::Parameter && role != Role::Input
+               ? true
+               : std::find(f.outputs.begin(), f.outputs.end(), variable) !=
+                     f.outputs.end();
+  }
+
+  const Storage &storageOf(const Bound &of, uint32_t variable) const {
+    return isShared(plan->variables[variable]) ? shared : of.own;
+  }
   std::byte *address(const Bound &of, uint32_t variable) const {
-    return isShared(plan->variables[variable]) ? shared.address.at(variable)
-                                               : of.own.address.at(variable);
+    return storageOf(of, variable).address(variable);
   }
 
   void setDefault(const Bound &of, uint32_t index) const {
     const Variable &variable = plan->variables[index];
     if (!variable.optional || variable.role != Role::Input)
       return;
-    std::byte *data = address(of, index);
+    const TensorView whole = wholeView(storageOf(of, index), index);
+    std::byte *data = whole.overwrite();
     const size_t elements = variable.localBytes() / elementBytes(variable.type);
     for (size_t i = 0; i < elements; ++i) {
       auto store = [&](auto value) {
@@ -339,10 +329,18 @@ struct Session::Impl {
                : 1;
   }
 
+  TensorView wholeView(const Storage &storage, uint32_t index) const {
+    const Variable &variable = plan->variables[index];
+    HostCopy *copy = storage.hostCopy(index);
+    return {variable.name,         variable.type,
+            variable.localShape,   copy ? nullptr : storage.address(index),
+            variable.localBytes(), copy};
+  }
+
   TensorView view(const Bound &of, uint32_t index, CallShape call) const {
     const Variable &variable = plan->variables[index];
-    TensorView view{variable.name, variable.type, variable.localShape,
-                    address(of, index), elementBytes(variable.type)};
+    TensorView view = wholeView(storageOf(of, index), index);
+    view.bytes = elementBytes(variable.type);
     if (variable.dynamic != Dynamic::None)
       view.shape[0] = call.batch / variable.parts(0);
     if (variable.dynamic == Dynamic::BatchLength)
@@ -365,12 +363,9 @@ struct Session::Impl {
 
   std::vector<TensorView> sharedViews(Role role) const {
     std::vector<TensorView> list;
-    for (uint32_t i = 0; i < plan->variables.size(); ++i) {
-      const Variable &variable = plan->variables[i];
-      if (variable.role == role && isHeld(i))
-        list.push_back({variable.name, variable.type, variable.localShape,
-                        shared.address.at(i), variable.localBytes()});
-    }
+    for (uint32_t i = 0; i < plan->variables.size(); ++i)
+      if (plan->variables[i].role == role && isHeld(i))
+        list.push_back(wholeView(shared, i));
     return list;
   }
 
@@ -403,6 +398,9 @@ struct Session::Impl {
   void finish(Message &message) const {
     const double begin = trace ? plan::traceClock() : 0;
     message.request->wait({message.operation, step}, world.timeout);
+    if (message.staging.data() && message.action->kind == ActionKind::Receive)
+      device->await(device->upload(message.begin, message.staging.data(),
+                                   size_t(message.end - message.begin)));
     if (trace)
       trace->push_back(
           {plan::TraceEvent::Kind::Wait,
@@ -434,12 +432,21 @@ struct Session::Impl {
     other.pipeline = int(action.peer);
     const int peer = plan->mesh.rank(other);
     const bool sends = action.kind == ActionKind::Send;
-    Message message{memory, memory + bytes, nullptr,
+    Message message{memory,
+                    memory + bytes,
+                    {},
+                    nullptr,
                     str(sends ? "sending '" : "receiving '", buffer.name,
                         "' of microbatch ", action.microbatch,
                         sends ? " to" : " from", " rank ", peer),
                     &action};
     const double begin = trace ? plan::traceClock() : 0;
+    if (!device->isHost()) {
+      message.staging = device->allocateHost(bytes, "a message between ranks");
+      memory = message.staging.data();
+      if (sends)
+        device->download(memory, message.begin, bytes);
+    }
     message.request =
         sends ? world.all().send(memory, bytes, peer, int(action.channel))
               : world.all().receive(memory, bytes, peer, int(action.channel));
@@ -470,12 +477,12 @@ struct Session::Impl {
           for (uint32_t index : of.touched[action.segment])
             settle(messages, buffers[index],
                    buffers[index] + of.program.buffers[index].bytes);
-        executor.run(of.program.segments[action.segment], buffers,
-                     {local.batch, local.length,
-                      accumulate || action.microbatch > 0,
-                      last && action.microbatch + 1 == microbatches, place,
-                      step, action.microbatch},
-                     profiling ? &seconds[action.segment] : nullptr);
+        device->run(of.program.segments[action.segment], buffers,
+                    {local.batch, local.length,
+                     accumulate || action.microbatch > 0,
+                     last && action.microbatch + 1 == microbatches, place, step,
+                     action.microbatch, action.slot},
+                    profiling ? &seconds[action.segment] : nullptr);
       } else {
         std::byte *memory = buffers[action.buffer];
         settle(messages, memory,
@@ -490,6 +497,26 @@ struct Session::Impl {
   }
 };
 
+const std::byte *TensorView::read() const {
+  return copy ? copy->read(bytes) : memory;
+}
+std::byte *TensorView::write() const {
+  return copy ? copy->write(bytes) : memory;
+}
+std::byte *TensorView::overwrite() const {
+  return copy ? copy->overwrite(bytes) : memory;
+}
+void TensorView::zero() const {
+  if (copy)
+    copy->zero();
+  else if (bytes)
+    std::memset(memory, 0, bytes);
+}
+void TensorView::flush() const {
+  if (copy)
+    copy->flush();
+}
+
 Session::Session(std::shared_ptr<const plan::LoadedPlan> plan,
                  SessionOptions options)
     : impl(std::make_unique<Impl>(std::move(plan), options, nullptr)) {}
@@ -503,29 +530,17 @@ World &Session::world() const { return impl->world; }
 const Coordinates &Session::place() const { return impl->place; }
 void Session::setStep(int64_t step) { impl->step = step; }
 const plan::LoadedPlan &Session::plan() const { return *impl->plan; }
-int Session::threads() const { return impl->executor.threads().size(); }
+int Session::threads() const { return impl->device->threads(); }
+Device &Session::device() const { return *impl->device; }
 
 plan::RankMemory Session::memory() const {
   plan::RankMemory memory;
   memory.arena = impl->arena.bytes();
-  memory.staging = impl->executor.stagingBytes();
-  auto add = [&](const Storage &storage) {
-    // Variables lie one behind the other.
-    std::vector<std::pair<const std::byte *, Role>> begins;
-    for (auto &[index, address] : storage.address)
-      begins.push_back({address, impl->plan->variables[index].role});
-    std::sort(begins.begin(), begins.end());
-    for (size_t i = 0; i < begins.size(); ++i) {
-      const std::byte *end = i + 1 < begins.size() ? begins[i + 1].first
-                                                   : storage.memory.data() +
-                                                         storage.memory.bytes();
-      memory.of(begins[i].second) += uint64_t(end - begins[i].first);
-    }
-  };
-  add(impl->shared);
+  memory.staging = impl->device->stagingBytes();
+  impl->shared.addTo(memory, *impl->plan);
   for (const std::optional<Bound> &bound : impl->bound)
     if (bound)
-      add(bound->own);
+      bound->own.addTo(memory, *impl->plan);
   return memory;
 }
 
@@ -581,7 +596,7 @@ void Session::resetState(size_t function) {
   for (uint32_t index : of.variables) {
     const Variable &variable = impl->plan->variables[index];
     if (variable.role == Role::State)
-      std::memset(impl->address(of, index), 0, variable.localBytes());
+      impl->wholeView(impl->storageOf(of, index), index).zero();
   }
 }
 
@@ -598,21 +613,25 @@ void Session::run(size_t function, CallShape shape, Half half, bool accumulate,
   const Function &f = impl->function(function);
   const CallShape call = impl->checked(f, shape);
   if (impl->poison && half != Half::Update && impl->arena.bytes())
-    std::memset(impl->arena.data(), 0xff, impl->arena.bytes());
+    impl->device->fill(impl->arena.data(), 0xff, impl->arena.bytes());
   if (impl->profiling) {
     impl->seconds.clear();
     for (const plan::Segment &segment : of.program.segments)
       impl->seconds.emplace_back(segment.commands.size());
   }
+  for (HostCopy *copy : of.copies)
+    copy->beforeRun();
   if (half != Half::Update)
     impl->perform(of, f, of.program.actions, call, accumulate, last);
   if (half != Half::Compute)
     impl->perform(of, f, of.program.updateActions, call, accumulate, last);
+  for (HostCopy *copy : of.changed)
+    copy->changedByDevice();
 }
 
 void Session::setTrace(plan::Trace *trace) {
   impl->trace = trace;
-  impl->executor.record(trace);
+  impl->device->record(trace);
 }
 
 void Session::setProfiling(bool on) { impl->profiling = on; }

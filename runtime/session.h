@@ -17,18 +17,34 @@ struct RankMemory; // runtime/plan/Traffic.h
 struct TraceEvent; // runtime/plan/Trace.h
 } // namespace plan
 
+class Device;       // runtime/device.h
+class HostCopy;     // runtime/variables.h
 class World;        // runtime/parallel/Communicator.h
 struct Coordinates; // runtime/parallel/Mesh.h
 
-/// A named tensor in host memory owned by somebody else. `shape` is the shape
-/// of the last or coming call, not the maximum, and of this rank's part alone
-/// (runtime/io/SpreadTensor.h says which part that is).
+/// A named tensor owned by somebody else, as the host sees it. `shape` is the
+/// shape of the last or coming call, not the maximum, and of this rank's part
+/// alone (runtime/io/SpreadTensor.h says which part that is).
+///
+/// The tensor may live on a GPU. So its elements are asked for each time: what
+/// read(), write() and overwrite() give is good until the session's next run,
+/// and what is written there takes part in that run.
 struct TensorView {
   std::string name;
   ElementType type;
   std::vector<int64_t> shape;
-  std::byte *data;
+  std::byte *memory; ///< of the host; without meaning where there is a copy
   size_t bytes;
+  HostCopy *copy = nullptr; ///< of a tensor that lives elsewhere
+
+  const std::byte *read() const;
+  /// To change some of the elements.
+  std::byte *write() const;
+  /// To change all of them; what they are is not told.
+  std::byte *overwrite() const;
+  void zero() const;
+  /// Says that what was written may begin to move to where it is used.
+  void flush() const;
 };
 
 /// The shape of one call, of all ranks together. Zero means the compiled
@@ -115,6 +131,9 @@ public:
   void setTrace(std::vector<plan::TraceEvent> *trace);
 
   int threads() const;
+
+  /// What the plan runs on here.
+  Device &device() const;
 
   /// The memory that this rank has allocated: shared memory, the arena, that of
   /// all functions used so far and of the messages they sent.

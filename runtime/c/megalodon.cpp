@@ -70,7 +70,7 @@ int megalodon_variable(megalodon_session *session, int function,
     *tensor = {megalodon_element_type(view.type),
                int32_t(view.shape.size()),
                {},
-               view.data,
+               view.write(),
                view.bytes};
     std::copy(view.shape.begin(), view.shape.end(), tensor->shape);
     return 0;

@@ -49,7 +49,8 @@ int megalodon_function(megalodon_session *session, const char *name);
 
 /* A variable of a function (parameter, input, output or state), shaped for a
  * call of this batch and length; 0 stands for the compiled maximum. The memory
- * stays where it is as long as the session lives. */
+ * is good until the next run; without a GPU it stays where it is as long as the
+ * session lives. */
 int megalodon_variable(megalodon_session *session, int function,
                        const char *name, int64_t batch, int64_t length,
                        megalodon_tensor *tensor);

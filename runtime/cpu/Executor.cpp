@@ -1,5 +1,6 @@
 #include "runtime/cpu/Executor.h"
 #include "runtime/cpu/OneDnn.h"
+#include "runtime/cpu/Probes.h"
 #include "runtime/plan/Header.h"
 #include "runtime/plan/Traffic.h"
 #include <algorithm>
@@ -16,8 +17,23 @@ static constexpr uint64_t kCopyBytes = 1 << 20;
 // fall on the same cache sets.
 static constexpr size_t kScratchSkew = 9 * 64;
 
+/// Throws Error naming what the processor lacks.
+static std::shared_ptr<const plan::LoadedPlan>
+runnableHere(std::shared_ptr<const plan::LoadedPlan> plan) {
+  const std::vector<std::string> missing = plan::missingCpuFeatures(*plan);
+  if (missing.empty())
+    return plan;
+  std::string names;
+  for (const std::string &name : missing)
+    names += (names.empty() ? "" : ", ") + name;
+  throw Error(str(plan->path, ": compiled for cpu '", plan->cpu,
+                  "', but this processor lacks: ", names,
+                  "; compile the plan for this machine (--cpu=native) or for "
+                  "an older one"));
+}
+
 Executor::Executor(std::shared_ptr<const plan::LoadedPlan> loaded, int threads)
-    : plan(std::move(loaded)), kernels(*plan), pool(threads) {
+    : plan(runnableHere(std::move(loaded))), kernels(*plan), pool(threads) {
   if (plan->features & plan::kFeatureOneDnn)
     oneDnn = &OneDnn::get();
   uint64_t most = 0;
@@ -25,6 +41,47 @@ Executor::Executor(std::shared_ptr<const plan::LoadedPlan> loaded, int threads)
     most = std::max(most, kernel.scratchBytes);
   scratchStride = (most + 4095) / 4096 * 4096 + kScratchSkew;
   scratch = Memory(scratchStride * size_t(pool.size()), "the kernels' scratch");
+}
+
+Block Executor::allocate(size_t bytes, const std::string &purpose) {
+  auto memory = std::make_shared<Memory>(bytes, purpose);
+  return {std::shared_ptr<std::byte>(memory, memory->data()), bytes};
+}
+
+Block Executor::allocateHost(size_t bytes, const std::string &purpose) {
+  return allocate(bytes, purpose);
+}
+
+void Executor::fill(std::byte *at, uint8_t value, size_t bytes) {
+  std::memset(at, value, bytes);
+}
+
+Device::Ticket Executor::upload(std::byte *to, const std::byte *from,
+                                size_t bytes) {
+  std::memcpy(to, from, bytes);
+  return nullptr;
+}
+
+Device::Ticket Executor::uploadBeside(std::byte *to, const std::byte *from,
+                                      size_t bytes, const Ticket &) {
+  return upload(to, from, bytes);
+}
+
+Device::Ticket Executor::copyAfter(std::byte *to, const std::byte *from,
+                                   size_t bytes, const Ticket &) {
+  return upload(to, from, bytes);
+}
+
+void Executor::download(std::byte *to, const std::byte *from, size_t bytes) {
+  std::memcpy(to, from, bytes);
+}
+
+DeviceLimits Executor::measure() {
+  const MachineLimits limits = measureMachine(pool);
+  return {limits.bytesPerSecond,
+          plan->precision == "f64" ? limits.flops64PerSecond
+                                   : limits.flopsPerSecond,
+          oneDnn ? measureProducts(pool) : 0};
 }
 
 void Executor::connect(std::vector<Communicator *> list,
@@ -35,7 +92,7 @@ void Executor::connect(std::vector<Communicator *> list,
 
 void Executor::execute(const plan::Dispatch &dispatch, const plan::Command &,
                        Run &run) {
-  const Call &call = run.call;
+  const SegmentCall &call = run.call;
   std::vector<int64_t> parameters(plan::kFirstImmediate +
                                   dispatch.immediates.size());
   parameters[plan::kBatch] = call.batch;
@@ -123,7 +180,8 @@ void Executor::copy(std::byte *to, uint64_t toStride, const std::byte *from,
 //===-- Collectives
 //---------------------------------------------------------------===//
 
-static uint64_t rowsOf(const plan::CollectiveItem &item, const Call &call) {
+static uint64_t rowsOf(const plan::CollectiveItem &item,
+                       const SegmentCall &call) {
   return item.rowsOf(call.batch, call.length);
 }
 
@@ -245,7 +303,7 @@ void Executor::execute(const plan::Wait &wait, const plan::Command &,
 }
 
 void Executor::executeRecorded(const plan::Command &command, Run &run) {
-  const Call &call = run.call;
+  const SegmentCall &call = run.call;
   plan::TraceEvent event{};
   bool happens = true;
   if (auto *wait = std::get_if<plan::Wait>(&command.operation)) {
@@ -285,8 +343,8 @@ void Executor::advance(Run &run) {
 }
 
 void Executor::run(const plan::Segment &segment,
-                   const std::vector<std::byte *> &buffers, const Call &call,
-                   std::vector<double> *seconds) {
+                   const std::vector<std::byte *> &buffers,
+                   const SegmentCall &call, std::vector<double> *seconds) {
   using Clock = std::chrono::steady_clock;
   Run run{buffers, call, {}};
   for (size_t i = 0; i < segment.commands.size(); ++i) {

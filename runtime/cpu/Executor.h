@@ -4,8 +4,8 @@
 #include "runtime/core/ThreadPool.h"
 #include "runtime/cpu/KernelLibrary.h"
 #include "runtime/cpu/Memory.h"
+#include "runtime/device.h"
 #include "runtime/parallel/Communicator.h"
-#include "runtime/plan/Trace.h"
 #include <map>
 #include <memory>
 
@@ -13,38 +13,34 @@ namespace megalodon::cpu {
 
 class OneDnn;
 
-/// One run of a segment.
-struct Call {
-  int64_t batch, length; ///< of this rank and microbatch
-  bool accumulate;       ///< gradients are added to what is there
-  bool last;             ///< nothing more will be added
-  Coordinates place;
-  int64_t step; ///< of training, for messages about waits; negative: none
-  uint32_t microbatch = 0;
-};
-
-class Executor {
+/// The cpu device. Everything has happened when a call returns.
+class Executor : public Device {
 public:
+  /// Throws Error naming what this machine lacks.
   Executor(std::shared_ptr<const plan::LoadedPlan> plan, int threads);
 
-  /// What the plan's communicators are here, in the plan's order; null where
-  /// this rank is no member. They must outlive the executor's runs.
+  bool isHost() const override { return true; }
+  Block allocate(size_t bytes, const std::string &purpose) override;
+  Block allocateHost(size_t bytes, const std::string &purpose) override;
+  void fill(std::byte *at, uint8_t value, size_t bytes) override;
+  Ticket upload(std::byte *to, const std::byte *from, size_t bytes) override;
+  Ticket uploadBeside(std::byte *to, const std::byte *from, size_t bytes,
+                      const Ticket &after) override;
+  Ticket copyAfter(std::byte *to, const std::byte *from, size_t bytes,
+                   const Ticket &after) override;
+  void download(std::byte *to, const std::byte *from, size_t bytes) override;
+  void await(const Ticket &) override {}
   void connect(std::vector<Communicator *> communicators,
-               std::chrono::milliseconds timeout);
-
-  /// `buffers` holds the address of each of the program's buffers. To
-  /// `seconds`, if not null, each command's time is added.
+               std::chrono::milliseconds timeout) override;
   void run(const plan::Segment &segment,
-           const std::vector<std::byte *> &buffers, const Call &call,
-           std::vector<double> *seconds);
-
-  ThreadPool &threads() { return pool; }
-
-  /// From now on every command is added to `to`; null: no longer.
-  void record(plan::Trace *to) { trace = to; }
-
-  /// Memory that messages took on their way, between runs.
-  size_t stagingBytes() const;
+           const std::vector<std::byte *> &buffers, const SegmentCall &call,
+           std::vector<double> *seconds) override;
+  void finish() override {}
+  void record(plan::Trace *to) override { trace = to; }
+  size_t stagingBytes() const override;
+  int threads() const override { return pool.size(); }
+  DeviceLimits measure() override;
+  std::string name() const override { return "cpu"; }
 
 private:
   /// A collective that was started.
@@ -60,7 +56,7 @@ private:
   /// error leaves nothing behind.
   struct Run {
     const std::vector<std::byte *> &buffers;
-    const Call &call;
+    const SegmentCall &call;
     std::map<uint32_t, Pending> pending; ///< by event
   };
 

@@ -62,7 +62,7 @@ void Scorer::fill(const char *name, CallShape shape, const int32_t *ids,
   const SpreadTensor tensor = spreadVariable(session, function, name, shape);
   if (!tensor.box())
     return;
-  auto *into = reinterpret_cast<int32_t *>(tensor.part.data);
+  auto *into = reinterpret_cast<int32_t *>(tensor.part.overwrite());
   std::fill_n(into, tensor.box()->elements(), padding);
   // The stream is the first row of the call.
   forEachRun({1, count}, *tensor.box(),

@@ -37,7 +37,7 @@ GenerateTimes megalodon::generate(Session &session,
   auto feed = [&](const int32_t *tokens, int64_t count) {
     CallShape shape{1, count};
     TensorView input = session.variable(function, "tokens", shape);
-    std::memcpy(input.data, tokens, count * sizeof(int32_t));
+    std::memcpy(input.overwrite(), tokens, count * sizeof(int32_t));
     session.run(function, shape);
   };
 

@@ -358,11 +358,12 @@ void SafetensorsFile::read(const StoredTensor &tensor, const TensorView &into,
     throw wrong("expected type ", elementName(into.type), ", got ",
                 tensor.typeName());
   const size_t width = elementBytes(into.type);
+  std::byte *const memory = into.overwrite();
   if (box.validElements(shape) < box.elements())
-    std::memset(into.data, 0, size_t(box.elements()) * width);
+    std::memset(memory, 0, size_t(box.elements()) * width);
   forEachRun(shape, box, [&](int64_t from, int64_t to, int64_t count) {
     if (same) {
-      std::memcpy(into.data + size_t(to) * width,
+      std::memcpy(memory + size_t(to) * width,
                   tensor.data + size_t(from) * width, size_t(count) * width);
       return;
     }
@@ -372,19 +373,19 @@ void SafetensorsFile::read(const StoredTensor &tensor, const TensorView &into,
     switch (into.type) {
     case ElementType::F32:
       for (int64_t i = 0; i < count; ++i)
-        storeAs(into.data, to + i, float(number(i)));
+        storeAs(memory, to + i, float(number(i)));
       return;
     case ElementType::F64:
       for (int64_t i = 0; i < count; ++i)
-        storeAs(into.data, to + i, number(i));
+        storeAs(memory, to + i, number(i));
       return;
     case ElementType::BF16:
       for (int64_t i = 0; i < count; ++i)
-        storeAs(into.data, to + i, narrowBrain(float(number(i))));
+        storeAs(memory, to + i, narrowBrain(float(number(i))));
       return;
     case ElementType::I64:
       for (int64_t i = 0; i < count; ++i)
-        storeAs(into.data, to + i,
+        storeAs(memory, to + i,
                 loadInteger(tensor.type, tensor.data, from + i));
       return;
     case ElementType::I32:
@@ -397,9 +398,9 @@ void SafetensorsFile::read(const StoredTensor &tensor, const TensorView &into,
           throw wrong("value ", value, " at position ", from + i,
                       " does not fit ", elementName(into.type));
         if (into.type == ElementType::I32)
-          storeAs(into.data, to + i, int32_t(value));
+          storeAs(memory, to + i, int32_t(value));
         else
-          storeAs(into.data, to + i, int8_t(value));
+          storeAs(memory, to + i, int8_t(value));
       }
       return;
     }
@@ -439,7 +440,7 @@ void writeSafetensors(const std::string &path,
     heads.push_back({tensor.name, tensor.type, tensor.shape});
   SafetensorsWriter out(path, heads, metadata);
   for (const TensorView &tensor : tensors)
-    out.write(tensor.data, tensor.bytes);
+    out.write(tensor.read(), tensor.bytes);
   out.commit();
 }
 

@@ -25,10 +25,11 @@ std::string positionText(const Box &box, int64_t element) {
 }
 
 int64_t firstNonFinite(const TensorView &tensor) {
+  const std::byte *const data = tensor.read();
   auto search = [&](auto zero, auto isFinite) -> int64_t {
     const size_t count = tensor.bytes / sizeof(zero);
     for (size_t i = 0; i < count; ++i) {
-      std::memcpy(&zero, tensor.data + i * sizeof(zero), sizeof(zero));
+      std::memcpy(&zero, data + i * sizeof(zero), sizeof(zero));
       if (!isFinite(zero))
         return int64_t(i);
     }
@@ -63,14 +64,15 @@ void requireFinite(const std::string &path, const TensorView &tensor) {
 void requireIds(const std::string &path, const TensorView &tensor, int64_t size,
                 int64_t ignored) {
   const size_t width = elementBytes(tensor.type);
+  const std::byte *const data = tensor.read();
   for (size_t i = 0; i < tensor.bytes / width; ++i) {
     int32_t narrow;
     int64_t id;
     if (tensor.type == ElementType::I32) {
-      std::memcpy(&narrow, tensor.data + i * width, width);
+      std::memcpy(&narrow, data + i * width, width);
       id = narrow;
     } else {
-      std::memcpy(&id, tensor.data + i * width, width);
+      std::memcpy(&id, data + i * width, width);
     }
     if ((id < 0 || id >= size) && id != ignored)
       throw Error(str(path, ": tensor '", tensor.name,
@@ -134,6 +136,7 @@ void readVariables(const plan::LoadedPlan &plan,
       const StoredTensor &stored = *file.find(variable.whole.name);
       file.read(stored, variable.part, variable.whole.shape, *box);
       requireFinite(file.pathOf(stored), variable);
+      variable.part.flush();
     }
 }
 

@@ -56,7 +56,10 @@ void megalodon::initializeBox(const TensorView &into,
   std::vector<double> theta;
   if (init.kind == InitKind::CemaTheta)
     theta = cemaTheta(Box::whole(shape).elements(), random);
-  std::memset(into.data, 0, into.bytes);
+  TensorView host = into; // the workers ask for nothing
+  host.memory = into.overwrite();
+  host.copy = nullptr;
+  host.zero();
   struct Run {
     int64_t from, to, count;
   };
@@ -79,7 +82,7 @@ void megalodon::initializeBox(const TensorView &into,
   pool.run(int64_t(begins.size()) - 1, [&](int64_t task, int) {
     for (size_t i = begins[size_t(task)]; i < begins[size_t(task) + 1]; ++i)
       for (int64_t k = 0; k < runs[i].count; ++k)
-        storeNumber(into, runs[i].to + k,
+        storeNumber(host, runs[i].to + k,
                     theta.empty() ? initialValue(init, random, runs[i].from + k)
                                   : theta[size_t(runs[i].from + k)]);
   });
@@ -100,7 +103,9 @@ void megalodon::initializeParameters(Session &session, uint64_t seed) {
   const std::vector<SpreadTensor> parameters =
       spreadVariables(session, plan::Role::Parameter);
   for (size_t i = 0; i < parameters.size(); ++i)
-    if (const std::optional<Box> &box = parameters[i].box())
+    if (const std::optional<Box> &box = parameters[i].box()) {
       initializeBox(parameters[i].part, parameters[i].whole.shape, *box,
                     initializers[i], seed, pool);
+      parameters[i].part.flush();
+    }
 }

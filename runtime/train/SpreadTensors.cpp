@@ -131,7 +131,7 @@ void Mover::send(const SpreadTensor &tensor, const Box &box, int to) {
   };
   forEachRun(
       tensor.whole.shape, box, [&](int64_t, int64_t inside, int64_t count) {
-        const std::byte *data = tensor.part.data + size_t(inside) * width;
+        const std::byte *data = tensor.part.read() + size_t(inside) * width;
         for (size_t left = size_t(count) * width; left > 0;) {
           const size_t piece = std::min(left, kMessageBytes - message.size());
           message.insert(message.end(), data, data + piece);
@@ -187,7 +187,7 @@ const std::byte *Mover::assemble(const SpreadTensor &tensor, int writer) {
       forEachRun(tensor.whole.shape, holders.box,
                  [&](int64_t outside, int64_t inside, int64_t count) {
                    std::memcpy(whole.data() + size_t(outside) * width,
-                               tensor.part.data + size_t(inside) * width,
+                               tensor.part.read() + size_t(inside) * width,
                                size_t(count) * width);
                  });
     else if (own)

@@ -16,7 +16,7 @@ inline int64_t elementCount(const TensorView &tensor) {
 
 inline double loadNumber(const TensorView &tensor, int64_t element) {
   auto read = [&](auto value) {
-    std::memcpy(&value, tensor.data + element * sizeof(value), sizeof(value));
+    std::memcpy(&value, tensor.read() + element * sizeof(value), sizeof(value));
     return value;
   };
   switch (tensor.type) {
@@ -37,7 +37,8 @@ inline double loadNumber(const TensorView &tensor, int64_t element) {
 inline void storeNumber(const TensorView &tensor, int64_t element,
                         double number) {
   auto write = [&](auto value) {
-    std::memcpy(tensor.data + element * sizeof(value), &value, sizeof(value));
+    std::memcpy(tensor.write() + element * sizeof(value), &value,
+                sizeof(value));
   };
   switch (tensor.type) {
   case ElementType::F32:

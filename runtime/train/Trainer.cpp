@@ -1,7 +1,7 @@
 #include "runtime/train/Trainer.h"
 #include "runtime/core/Error.h"
 #include "runtime/core/File.h"
-#include "runtime/cpu/Probes.h"
+#include "runtime/device.h"
 #include "runtime/generate/Evaluate.h"
 #include "runtime/io/Weights.h"
 #include "runtime/plan/LoadedPlan.h"
@@ -410,7 +410,7 @@ void Trainer::begin() {
     for (const auto &moments :
          {session.firstMoments(), session.secondMoments()})
       for (const TensorView &tensor : moments)
-        std::memset(tensor.data, 0, tensor.bytes);
+        tensor.zero();
   }
   together(world, begins, [&] {
     if (first)
@@ -462,7 +462,7 @@ double Trainer::compute(int64_t microbatch) {
   const SpreadTensor tokens = spreadVariable(session, function, "tokens"),
                      targets = spreadVariable(session, function, "targets");
   auto ids = [](const SpreadTensor &tensor) {
-    return tensor.box() ? reinterpret_cast<int32_t *>(tensor.part.data)
+    return tensor.box() ? reinterpret_cast<int32_t *>(tensor.part.overwrite())
                         : nullptr;
   };
   if (const std::optional<Box> &box =
@@ -616,10 +616,7 @@ TrainOutcome Trainer::run() {
   });
   begin();
   if (first && options.peakFlops == 0) {
-    ThreadPool pool(session.threads());
-    cpu::MachineLimits limits = cpu::measureMachine(pool);
-    options.peakFlops = plan.precision == "f64" ? limits.flops64PerSecond
-                                                : limits.flopsPerSecond;
+    options.peakFlops = session.device().measure().flopsPerSecond;
   }
   if (first)
     std::fprintf(stderr,

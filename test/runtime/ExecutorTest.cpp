@@ -11,7 +11,7 @@ using namespace megalodon;
 using namespace megalodon::test;
 
 static float *floats(const TensorView &view) {
-  return reinterpret_cast<float *>(view.data);
+  return reinterpret_cast<float *>(view.write());
 }
 
 static void fill(const TensorView &view, float phase) {
@@ -61,7 +61,7 @@ TEST(Executor, StateIsCarriedPerRow) {
   session.run(function, {2, 16});
   session.run(function, {1, 3});
   const auto *count = reinterpret_cast<const int64_t *>(
-      session.variable(function, "state.count").data);
+      session.variable(function, "state.count").read());
   EXPECT_EQ(count[0], 19);
   EXPECT_EQ(count[1], 16);
   session.resetState(function);

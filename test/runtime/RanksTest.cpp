@@ -146,7 +146,7 @@ private:
 constexpr fb::Dynamic kTokens = fb::Dynamic::BatchLength;
 
 float *floats(const TensorView &view) {
-  return reinterpret_cast<float *>(view.data);
+  return reinterpret_cast<float *>(view.write());
 }
 
 /// Gives each element of the whole tensor its number, in this rank's part.

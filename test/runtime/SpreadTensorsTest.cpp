@@ -84,7 +84,7 @@ struct SpreadTensorsTest : testing::Test {
   }
 
   static void store(const TensorView &part, int64_t element, double number) {
-    std::byte *at = part.data + size_t(element) * elementBytes(part.type);
+    std::byte *at = part.write() + size_t(element) * elementBytes(part.type);
     if (part.type == ElementType::F32) {
       const auto single = float(number);
       std::memcpy(at, &single, 4);
@@ -113,11 +113,12 @@ struct SpreadTensorsTest : testing::Test {
       if (tensor.box()) {
         std::vector<double> wanted(size_t(tensor.box()->elements()) + 1, 0);
         TensorView view = tensor.part;
-        view.data = reinterpret_cast<std::byte *>(wanted.data());
+        view.memory = reinterpret_cast<std::byte *>(wanted.data());
+        view.copy = nullptr;
         SpreadTensor expected = tensor;
         expected.part = view;
         fill({expected});
-        EXPECT_EQ(std::memcmp(view.data, tensor.part.data, view.bytes), 0)
+        EXPECT_EQ(std::memcmp(view.write(), tensor.part.write(), view.bytes), 0)
             << tensor.whole.name << " on rank " << tensor.rank;
       }
   }

@@ -200,7 +200,7 @@ std::string toyText(size_t bytes, uint64_t seed) {
 std::string parameterDigest(Session &session) {
   Sha256 sha;
   for (const TensorView &tensor : session.parameters())
-    sha.update(tensor.data, tensor.bytes);
+    sha.update(tensor.read(), tensor.bytes);
   return Sha256::hex(sha.finish());
 }
 

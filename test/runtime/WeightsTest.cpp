@@ -34,7 +34,7 @@ TEST_F(WeightsTest, ReadsAllParameters) {
   read({view("w", {8, 8}, w), view("bias", {8}, bias),
         view("rope.freqs", {4}, buffer),
         view("layers.0.prior_mean", {4}, buffer)});
-  EXPECT_EQ(reinterpret_cast<const float *>(session.parameters()[1].data)[7],
+  EXPECT_EQ(reinterpret_cast<const float *>(session.parameters()[1].read())[7],
             2.0f);
 }
 

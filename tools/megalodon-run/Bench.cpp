@@ -1,9 +1,8 @@
 // megalodon-run bench: how fast each function of a plan runs, where its time
 // goes, and how that compares with what the machine can do.
 #include "runtime/core/Error.h"
-#include "runtime/cpu/Probes.h"
+#include "runtime/device.h"
 #include "runtime/parallel/Mesh.h"
-#include "runtime/plan/Header.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/session.h"
 #include "runtime/train/Initialize.h"
@@ -56,7 +55,7 @@ double median(std::vector<double> values) {
 
 template <typename T>
 void store(const TensorView &tensor, size_t element, T value) {
-  std::memcpy(tensor.data + element * sizeof(T), &value, sizeof(T));
+  std::memcpy(tensor.write() + element * sizeof(T), &value, sizeof(T));
 }
 
 /// Ids drawn evenly; a learning rate and step as in training.
@@ -205,16 +204,11 @@ struct Yardsticks {
 /// Measured on all ranks at the same time, so that ranks on one machine share
 /// it as they do when they work.
 Yardsticks measureYardsticks(const Session &session) {
-  const plan::LoadedPlan &plan = session.plan();
   World &world = session.world();
   world.all().barrier({"beginning to measure", -1}, world.timeout);
-  ThreadPool pool(session.threads());
-  const cpu::MachineLimits limits = cpu::measureMachine(pool);
-  Yardsticks own = {
-      limits.bytesPerSecond,
-      plan.precision == "f64" ? limits.flops64PerSecond : limits.flopsPerSecond,
-      plan.features & plan::kFeatureOneDnn ? cpu::measureProducts(pool) : 0, 0,
-      0};
+  const DeviceLimits limits = session.device().measure();
+  Yardsticks own = {limits.bytesPerSecond, limits.flopsPerSecond,
+                    limits.productsPerSecond, 0, 0};
   double sums[2] = {own.flops, own.products};
   world.all()
       .allReduce(sums, 2, ElementType::F64)

@@ -57,7 +57,7 @@ void requireCounts(const std::string &path, const TensorView &tensor,
                    int64_t multiple) {
   for (size_t i = 0; i < tensor.bytes / 8; ++i) {
     int64_t count;
-    std::memcpy(&count, tensor.data + i * 8, 8);
+    std::memcpy(&count, tensor.read() + i * 8, 8);
     if (count < 0 || count > (int64_t(1) << 60))
       throw Error(str(path, ": tensor '", tensor.name,
                       "': expected counts from 0 on, got ", count, " at [", i,
@@ -73,7 +73,7 @@ void requireCounts(const std::string &path, const TensorView &tensor,
 /// Steps count from 1: the optimizer divides by 1 - beta^step.
 void requireStep(const std::string &path, const TensorView &tensor) {
   int64_t step;
-  std::memcpy(&step, tensor.data, sizeof(step));
+  std::memcpy(&step, tensor.read(), sizeof(step));
   if (step < 1)
     throw Error(
         str(path, ": tensor 'step': expected a step from 1 on, got ", step));

@@ -1,0 +1,14 @@
+#include "runtime/device.h"
+#include "runtime/cpu/Executor.h"
+#include "runtime/session.h"
+
+namespace megalodon {
+
+Device::~Device() = default;
+
+std::unique_ptr<Device> openDevice(std::shared_ptr<const plan::LoadedPlan> plan,
+                                   const SessionOptions &options, World &) {
+  return std::make_unique<cpu::Executor>(std::move(plan), options.threads);
+}
+
+} // namespace megalodon
