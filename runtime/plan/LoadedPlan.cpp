@@ -4,6 +4,7 @@
 #include "runtime/plan/PlanFile.h"
 #include "runtime/plan/Plan_generated.h"
 #include <algorithm>
+#include <cctype>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -31,6 +32,11 @@ static constexpr int64_t kMaxBatch = int64_t(1) << 18;
 static constexpr int64_t kMaxWorkgroups = std::numeric_limits<uint32_t>::max();
 static constexpr uint32_t kMaxRanks = 1 << 20;
 static constexpr uint32_t kMaxMicrobatches = 1 << 16;
+// Of all GPUs so far: threads of a workgroup, its shared memory, and how many
+// workgroups a launch may have.
+static constexpr uint32_t kMaxThreads = 1024;
+static constexpr uint64_t kMaxSharedBytes = 227 << 10;
+static constexpr int64_t kMaxLaunch = std::numeric_limits<int32_t>::max();
 // Message tags: MPI promises 15 bits, and the tools need some of their own.
 static constexpr uint32_t kMaxChannel = (1 << 14) - 1;
 
@@ -157,10 +163,14 @@ public:
     plan.outputSize = root.output_size();
     plan.chunkSize = root.chunk_size();
     plan.numLayers = root.num_layers();
-    check(plan.target == "cpu", "target", "expected 'cpu', got '", plan.target,
+    check(plan.target == "cpu" || plan.target == "cuda", "target",
+          "expected 'cpu' or 'cuda', got '", plan.target, "'");
+    check((plan.target == "cuda") == plan.isCuda(), "target", "'", plan.target,
+          "' is not what the header's feature bits say");
+    check(plan.precision == "f32" || plan.precision == "bf16" ||
+              plan.precision == "f64",
+          "precision", "expected 'f32', 'bf16' or 'f64', got '", plan.precision,
           "'");
-    check(plan.precision == "f32" || plan.precision == "f64", "precision",
-          "expected 'f32' or 'f64', got '", plan.precision, "'");
     check(plan.vocabSize > 0 && plan.vocabSize <= INT32_MAX, "vocab_size",
           "expected a positive size, got ", plan.vocabSize);
     check(plan.outputSize > 0 && plan.outputSize <= INT32_MAX, "output_size",
@@ -182,9 +192,13 @@ public:
       readKernel(*kernel);
     if (root.object())
       plan.object.assign(root.object()->begin(), root.object()->end());
-    check(plan.kernels.empty() || !plan.object.empty(), "object",
-          "expected the code of ", plan.kernels.size(),
-          " kernels, got nothing");
+    if (root.images())
+      for (const fb::GpuImage *image : *root.images())
+        readImage(*image);
+    check(plan.kernels.empty() ||
+              !(plan.isCuda() ? plan.images.empty() : plan.object.empty()),
+          plan.isCuda() ? "images" : "object", "expected the code of ",
+          plan.kernels.size(), " kernels, got nothing");
     for (const fb::Function *function : *root.functions())
       readFunction(*function);
     check(!plan.functions.empty(), "functions",
@@ -356,14 +370,46 @@ private:
 
   void readKernel(const fb::Kernel &from) {
     Kernel kernel{from.symbol()->str(), from.scratch_bytes(),
-                  from.source() ? from.source()->str() : ""};
+                  from.source() ? from.source()->str() : "", from.threads(),
+                  from.words()};
     check(!kernel.symbol.empty() &&
               kernel.symbol.find('\0') == std::string::npos,
           "kernels", "a symbol is not a name");
     check(kernel.scratchBytes <= kMaxBytes,
           str("kernel '", kernel.symbol, "'.scratch_bytes"),
           "expected at most ", kMaxBytes, ", got ", kernel.scratchBytes);
+    if (plan.isCuda()) {
+      check(kernel.threads > 0 && kernel.threads <= kMaxThreads,
+            str("kernel '", kernel.symbol, "'.threads"), "expected from 1 to ",
+            kMaxThreads, ", got ", kernel.threads);
+      check(kernel.scratchBytes <= kMaxSharedBytes,
+            str("kernel '", kernel.symbol, "'.scratch_bytes"),
+            "expected at most ", kMaxSharedBytes, " of shared memory, got ",
+            kernel.scratchBytes);
+    }
     plan.kernels.push_back(std::move(kernel));
+  }
+
+  void readImage(const fb::GpuImage &from) {
+    GpuImage image{from.arch()->str(),
+                   from.ptx(),
+                   {from.data()->begin(), from.data()->end()}};
+    const std::string field = str("image '", image.arch, "'");
+    size_t digits = 0;
+    if (image.arch.rfind("sm_", 0) == 0)
+      while (3 + digits < image.arch.size() &&
+             std::isdigit(static_cast<unsigned char>(image.arch[3 + digits])))
+        ++digits;
+    check((digits == 2 || digits == 3) && image.arch.size() <= 4 + digits,
+          "images", "expected an architecture such as sm_90a, got '",
+          image.arch, "'");
+    check(!image.data.empty(), field, "is empty");
+    check(!image.ptx || image.data.back() == 0, field,
+          "expected text that ends with a zero");
+    for (const GpuImage &other : plan.images)
+      check(other.arch != image.arch || other.ptx != image.ptx, field,
+            "stands twice");
+    plan.images.push_back(std::move(image));
   }
 
   void readVariableList(const flatbuffers::Vector<uint32_t> &from,
@@ -660,6 +706,7 @@ private:
                       const std::string &field) {
     Command command;
     command.location = from.location() ? from.location()->str() : "";
+    command.queue = from.queue();
     switch (from.operation_type()) {
     case fb::Operation::Dispatch:
       command.operation = readDispatch(*from.operation_as_Dispatch(), context,
@@ -722,6 +769,16 @@ private:
     check(unit.workgroups(context.batch, context.length) <=
               kMaxWorkgroups / dispatch.grid.factor,
           field + ".grid", "more than ", kMaxWorkgroups, " workgroups");
+    if (plan.isCuda()) {
+      check(unit.workgroups(context.batch, context.length) <=
+                kMaxLaunch / dispatch.grid.factor,
+            field + ".grid", "more than ", kMaxLaunch, " workgroups");
+      const Kernel &kernel = plan.kernels[dispatch.kernel];
+      check(kernel.words <= kFirstImmediate + dispatch.immediates.size(),
+            field + ".immediates", "kernel '", kernel.symbol, "' takes ",
+            kernel.words, " words, got ",
+            kFirstImmediate + dispatch.immediates.size());
+    }
     dispatch.flops = from.flops();
     dispatch.bytes = from.bytes();
     return dispatch;
@@ -729,17 +786,34 @@ private:
 
   Product readProduct(const fb::Product &from, const Context &context,
                       const std::string &field) const {
-    Product product{
-        from.a(),          from.b(),
-        from.c(),          from.trans_a(),
-        from.trans_b(),    from.m(),
-        from.n(),          from.k(),
-        from.tile_m(),     from.tile_n(),
-        from.accumulate(), from.source() ? from.source()->str() : ""};
-    check(from.library()->string_view() == "onednn", field + ".library",
-          "expected 'onednn', got '", from.library()->str(), "'");
-    check(plan.features & kFeatureOneDnn, field + ".library",
-          "the header lacks the feature bit of oneDNN");
+    Product product{from.a(),
+                    from.b(),
+                    from.c(),
+                    from.trans_a(),
+                    from.trans_b(),
+                    from.m(),
+                    from.n(),
+                    from.k(),
+                    from.tile_m(),
+                    from.tile_n(),
+                    from.accumulate(),
+                    from.source() ? from.source()->str() : "",
+                    enumerator<ElementType>(from.type(), fb::ElementType::MAX,
+                                            field + ".type"),
+                    enumerator<ElementType>(from.result_type(),
+                                            fb::ElementType::MAX,
+                                            field + ".result_type")};
+    const char *library = plan.isCuda() ? "cublaslt" : "onednn";
+    check(from.library()->string_view() == library, field + ".library",
+          "expected '", library, "', got '", from.library()->str(), "'");
+    check(plan.features & (plan.isCuda() ? kFeatureCublasLt : kFeatureOneDnn),
+          field + ".library", "the header lacks the feature bit of ", library);
+    const bool narrow = product.type == ElementType::BF16;
+    check((product.type == ElementType::F32 || narrow) &&
+              (product.resultType == ElementType::F32 ||
+               (narrow && product.resultType == ElementType::BF16)),
+          field + ".type", "cannot multiply ", elementName(product.type),
+          " to ", elementName(product.resultType));
     const int64_t tokens = context.batch * context.length;
     auto extent = [&](int64_t size, const char *name) {
       check(size == -1 || (size > 0 && size <= kMaxElements),
@@ -755,24 +829,31 @@ private:
               kMaxWorkgroups / ((n + product.tileN - 1) / product.tileN),
           field, "more than ", kMaxWorkgroups, " tiles");
     auto matrix = [&](uint32_t index, int64_t rows, int64_t columns,
-                      const char *name) -> const Buffer & {
+                      ElementType type, const char *name) -> const Buffer & {
+      const size_t element = elementBytes(type);
       const Buffer &storage = buffer(context, index, str(field, ".", name));
       int64_t bytes;
       check(!__builtin_mul_overflow(rows, columns, &bytes) &&
-                bytes <= kMaxElements && uint64_t(bytes) * 4 <= storage.bytes,
+                bytes <= kMaxElements &&
+                uint64_t(bytes) * element <= storage.bytes,
             str(field, ".", name), "expected a buffer for ", rows, " x ",
-            columns, " floats, got ", storage.bytes, " bytes");
-      check(storage.offset % 4 == 0, str(field, ".", name),
-            "expected an offset that is a multiple of 4, got ", storage.offset);
+            columns, " ", elementName(type), ", got ", storage.bytes, " bytes");
+      check(storage.offset % element == 0, str(field, ".", name),
+            "expected an offset that is a multiple of ", element, ", got ",
+            storage.offset);
       return storage;
     };
-    const Buffer &a = matrix(product.a, m, k, "a"),
-                 &b = matrix(product.b, k, n, "b"),
-                 &c = matrix(product.c, m, n, "c");
-    const uint64_t written = uint64_t(m) * uint64_t(n) * 4;
-    check(!overlap(context, a, uint64_t(m) * uint64_t(k) * 4, c, written) &&
-              !overlap(context, b, uint64_t(k) * uint64_t(n) * 4, c, written),
-          field + ".c", "overlaps an operand");
+    const Buffer &a = matrix(product.a, m, k, product.type, "a"),
+                 &b = matrix(product.b, k, n, product.type, "b"),
+                 &c = matrix(product.c, m, n, product.resultType, "c");
+    const uint64_t written =
+        uint64_t(m) * uint64_t(n) * elementBytes(product.resultType);
+    const uint64_t element = elementBytes(product.type);
+    check(
+        !overlap(context, a, uint64_t(m) * uint64_t(k) * element, c, written) &&
+            !overlap(context, b, uint64_t(k) * uint64_t(n) * element, c,
+                     written),
+        field + ".c", "overlaps an operand");
     return product;
   }
 

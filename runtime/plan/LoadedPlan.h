@@ -4,6 +4,7 @@
 #pragma once
 #include "runtime/core/ElementType.h"
 #include "runtime/parallel/Mesh.h"
+#include "runtime/plan/Header.h"
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -101,6 +102,15 @@ struct Kernel {
   std::string symbol;
   uint64_t scratchBytes = 0;
   std::string source;
+  uint32_t threads = 0; ///< cuda: of a workgroup
+  uint32_t words = 0;   ///< cuda: of the parameter block, given by value
+};
+
+/// The kernels for one GPU architecture.
+struct GpuImage {
+  std::string arch; ///< "sm_90a"
+  bool ptx;         ///< text, which ends with a zero; otherwise a cubin
+  std::vector<uint8_t> data;
 };
 
 struct Dispatch {
@@ -118,6 +128,7 @@ struct Product {
   int64_t tileM, tileN;
   bool accumulate;
   std::string source;
+  ElementType type, resultType; ///< of a and b, and of c
 };
 
 struct CopyStart {
@@ -169,6 +180,7 @@ struct CollectiveStart {
 struct Command {
   std::variant<Dispatch, Product, CopyStart, Wait, CollectiveStart> operation;
   std::string location;
+  uint32_t queue = 0;
 };
 
 struct Segment {
@@ -239,8 +251,11 @@ public:
   std::vector<Communicator> communicators;
   std::vector<Kernel> kernels;
   std::vector<Function> functions;
-  std::vector<uint8_t> object; ///< ELF shared object
+  std::vector<uint8_t> object;  ///< cpu: ELF shared object
+  std::vector<GpuImage> images; ///< cuda
   uint64_t features;
+
+  bool isCuda() const { return features & kFeatureCuda; }
 
   /// Index of a function, or -1.
   int findFunction(std::string_view name) const;
