@@ -119,6 +119,7 @@ public:
   Value thread(); ///< 0 .. threads - 1
   Value lane();   ///< thread % 32
   Value warp();   ///< thread / 32
+  int64_t threadCount() const { return threads; }
   /// All threads of the workgroup wait here, and see each other's stores to
   /// shared memory and buffers. Every thread must come here.
   void barrier();

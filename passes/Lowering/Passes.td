@@ -27,7 +27,7 @@ def LowerToKernels : Pass<"megalodon-lower-to-kernels", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numKernels", "kernels", "kernels built">, Statistic<"numDispatches", "dispatches", "dispatches created">];
   let dependentDialects = ["::mlir::plan::PlanDialect", "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect", "::mlir::math::MathDialect",
                            "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect", "::mlir::gpu::GPUDialect",
-                           "::mlir::nvgpu::NVGPUDialect", "::mlir::NVVM::NVVMDialect"];
+                           "::mlir::nvgpu::NVGPUDialect", "::mlir::NVVM::NVVMDialect", "::mlir::LLVM::LLVMDialect"];
 }
 
 def FuseRows : Pass<"megalodon-fuse-rows", "::mlir::ModuleOp"> {
