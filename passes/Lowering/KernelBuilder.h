@@ -32,6 +32,8 @@ struct LoweringOptions {
   unsigned vectorRegisters = 32;
   /// CEMA form: "auto", "sequential" or "two-level".
   std::string cema = "auto";
+  /// Scans of the timestep norm: "auto", "sequential" or "two-level".
+  std::string timestepNorm = "auto";
   /// Products: "auto" (oneDNN for f32, generated tiles for f64; cuBLASLt on
   /// cuda), "onednn", "cublaslt" or "generated".
   std::string gemm = "auto";

@@ -33,6 +33,7 @@ struct LowerToKernels
     options.vectorBytes = vectorBytes;
     options.vectorRegisters = vectorRegisters;
     options.cema = cema;
+    options.timestepNorm = timestepNorm;
     options.gemm = gemm;
     options.cores = cores;
     options.sharedBytes = sharedBytes;

@@ -2,47 +2,14 @@
 // statistics of every token and group, a scan over time in f64, and applying
 // the running statistics. Only the scan is sequential in time; it touches
 // [tokens, G] numbers.
-#include "dialect/Megalodon/Megalodon.h"
-#include "passes/Lowering/Lowerings.h"
+#include "passes/Lowering/TimestepNorm.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
 
 namespace {
 
-/// Tokens of one workgroup of the parallel kernels.
-constexpr int64_t kTokens = 32;
-
-/// Sizes of one op and what its kernels share.
-struct Shape {
-  explicit Shape(RankedTensorType x, RankedTensorType running)
-      : batch(x.getDimSize(0)), length(x.getDimSize(1)),
-        channels(x.getDimSize(2)), groups(running.getDimSize(2)),
-        groupSize(channels / groups), element(x.getElementType()),
-        f64(Float64Type::get(x.getContext())),
-        wideStatistics(RankedTensorType::get({batch, length, groups}, f64)) {}
-
-  double tokens() const { return double(batch) * length; }
-  double elementBytes() const { return element.getIntOrFloatBitWidth() / 8; }
-  /// Bytes of `activations` tensors [B, L, D] and `statistics` tensors [B, L,
-  /// G] in f64.
-  double bytes(double activations, double statistics) const {
-    return tokens() *
-           (activations * channels * elementBytes() + statistics * groups * 8);
-  }
-  Grid tokenGrid() const {
-    return {.inner = plan::Inner::Tokens, .divisor = kTokens};
-  }
-  /// The scans run one vector of groups of one batch row a workgroup.
-  Grid scanGrid(const KernelBuilder &k) const {
-    return {.factor = llvm::divideCeilSigned(groups, k.lanes(f64)),
-            .outer = plan::Outer::Batch};
-  }
-
-  int64_t batch, length, channels, groups, groupSize;
-  Type element, f64;
-  RankedTensorType wideStatistics;
-};
+constexpr int64_t kTokens = TimestepShape::kTokens;
 
 /// Visits the tokens of this workgroup.
 void forTokens(KernelBuilder &k, function_ref<void(Value token)> body) {
@@ -50,15 +17,11 @@ void forTokens(KernelBuilder &k, function_ref<void(Value token)> body) {
   k.loop(first, k.min(k.add(first, k.index(kTokens)), k.tokens()), 1, body);
 }
 
-void forGroups(KernelBuilder &k, const Shape &shape,
+void forGroups(KernelBuilder &k, const TimestepShape &shape,
                function_ref<void(Value group, Value firstChannel)> body) {
   k.loop(k.index(0), k.index(shape.groups), 1, [&](Value group) {
     body(group, k.mul(group, k.index(shape.groupSize)));
   });
-}
-
-Value splat(KernelBuilder &k, Value scalar, VectorType type) {
-  return vector::BroadcastOp::create(k.b, type, scalar);
 }
 
 //===-- Forward
@@ -68,7 +31,8 @@ Value splat(KernelBuilder &k, Value scalar, VectorType type) {
 /// entries, in f64. Returns (mean, variance), both [B, L, G].
 SmallVector<Value> buildStatistics(PatternRewriter &rewriter,
                                    const LoweringOptions &options,
-                                   TimestepNormOp op, const Shape &shape) {
+                                   TimestepNormOp op,
+                                   const TimestepShape &shape) {
   KernelBuilder k(rewriter, options, op, "timestep_norm_statistics");
   Value x = k.read(op.getX(), View::Rows),
         mean = k.write(shape.wideStatistics, View::Rows),
@@ -88,7 +52,7 @@ SmallVector<Value> buildStatistics(PatternRewriter &rewriter,
             return {k.add(carried[0], entries(at, mask))};
           })[0];
       Value average = k.mul(k.sum(sum), scale),
-            averages = splat(k, average, wide);
+            averages = vector::BroadcastOp::create(k.b, wide, average);
       Value squares = k.forLanes(
           shape.groupSize, shape.element, zero,
           [&](Value at, Value mask, ValueRange carried) -> SmallVector<Value> {
@@ -106,115 +70,9 @@ SmallVector<Value> buildStatistics(PatternRewriter &rewriter,
                   shape.bytes(1, 2));
 }
 
-/// One vector of groups of one batch row.
-struct ScanTile {
-  ScanTile(KernelBuilder &k, const Shape &shape)
-      : k(k), shape(shape), width(k.lanes(shape.f64)),
-        wide(k.vectorType(shape.f64)) {
-    Value parts = k.index(llvm::divideCeilSigned(shape.groups, width));
-    row = k.div(k.workgroup(), parts);
-    part = k.rem(k.workgroup(), parts);
-    group = k.mul(part, k.index(width));
-    if (shape.groups % width)
-      mask = vector::CreateMaskOp::create(
-          k.b, VectorType::get(width, k.b.getI1Type()),
-          ValueRange{k.sub(k.index(shape.groups), group)});
-    firstToken = k.mul(row, k.length());
-  }
-  Value load(Value memref, Value at) {
-    auto type = VectorType::get(
-        width, cast<MemRefType>(memref.getType()).getElementType());
-    if (!mask)
-      return k.toFloat(
-          vector::LoadOp::create(k.b, type, memref, ValueRange{at, group}),
-          shape.f64);
-    return k.toFloat(vector::MaskedLoadOp::create(k.b, type, memref,
-                                                  ValueRange{at, group}, mask,
-                                                  k.constant(0, type)),
-                     shape.f64);
-  }
-  void store(Value value, Value memref, Value at) {
-    k.store(
-        k.toFloat(value, cast<MemRefType>(memref.getType()).getElementType()),
-        memref, {at, group}, mask);
-  }
-  /// n = tokens before token `t` of the call, and c1 = n/(n+1), c2 = 1/(n+1):
-  /// exact up to 2^53 tokens.
-  struct Weights {
-    Value c1, c2;
-  };
-  Weights weights(Value count, Value t) {
-    Value before = k.add(count, k.intToFloat(t, shape.f64));
-    Value c2 = k.div(k.constant(1, shape.f64),
-                     k.add(before, k.constant(1, shape.f64)));
-    return {splat(k, k.mul(before, c2), wide), splat(k, c2, wide)};
-  }
-  Value countOfRow(Value count) {
-    return k.intToFloat(k.loadScalar(count, {row}), shape.f64);
-  }
-
-  KernelBuilder &k;
-  const Shape &shape;
-  int64_t width;
-  VectorType wide;
-  Value row, part, group, mask, firstToken;
-};
-
-/// Running statistics of every token. Returns (running mean in f64, new_mean,
-/// new_var, new_count, running_mean, running_rstd).
-SmallVector<Value> buildScan(PatternRewriter &rewriter,
-                             const LoweringOptions &options, TimestepNormOp op,
-                             const Shape &shape, Value tokenMean,
-                             Value tokenVariance) {
-  KernelBuilder k(rewriter, options, op, "timestep_norm_scan");
-  Value count = k.read(op.getCount()),
-        variances = k.read(tokenVariance, View::Rows);
-  // A token's mean becomes the running mean in place; so do the carried
-  // statistics, of which every workgroup has its own.
-  Value means = k.update(tokenMean, View::Rows), mean = k.update(op.getMean()),
-        variance = k.update(op.getVar());
-  Value newCount = k.write(op.getNewCount().getType());
-  Value runningMean = k.write(op.getRunningMean().getType(), View::Rows),
-        runningRstd = k.write(op.getRunningRstd().getType(), View::Rows);
-  ScanTile tile(k, shape);
-  Value seen = tile.countOfRow(count), one = k.constant(1, tile.wide),
-        eps = k.constant(op.getEps().convertToDouble(), tile.wide);
-  SmallVector<Value> state = {tile.load(mean, tile.row),
-                              tile.load(variance, tile.row)};
-  state =
-      k.loop(k.index(0), k.length(), 1, state,
-             [&](Value t, ValueRange carried) -> SmallVector<Value> {
-               Value token = k.add(tile.firstToken, t);
-               auto [c1, c2] = tile.weights(seen, t);
-               Value difference = k.sub(tile.load(means, token), carried[0]);
-               Value nextMean = k.fma(difference, c2, carried[0]);
-               // s/n' + (n/n'^2) d^2 does not wait for the previous variance.
-               Value fresh = k.mul(c2, k.fma(k.mul(c1, difference), difference,
-                                             tile.load(variances, token)));
-               Value nextVariance = k.fma(c1, carried[1], fresh);
-               tile.store(nextMean, means, token);
-               tile.store(nextMean, runningMean, token);
-               tile.store(k.div(one, k.sqrt(k.add(nextVariance, eps))),
-                          runningRstd, token);
-               return {nextMean, nextVariance};
-             });
-  tile.store(state[0], mean, tile.row);
-  tile.store(state[1], variance, tile.row);
-  k.when(k.less(tile.part, k.index(1)), [&] {
-    Value before = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
-                                              k.loadScalar(count, {tile.row}));
-    k.storeScalar(arith::IndexCastOp::create(k.b, k.b.getI64Type(),
-                                             k.add(before, k.length())),
-                  newCount, {tile.row});
-  });
-  return k.finish(shape.scanGrid(k),
-                  /*flops=*/14.0 * shape.tokens() * shape.groups,
-                  shape.bytes(0, 5));
-}
-
 /// y = (x - mean') rstd' (1 + weight) + bias.
 Value buildApply(PatternRewriter &rewriter, const LoweringOptions &options,
-                 TimestepNormOp op, const Shape &shape, Value meanInF64,
+                 TimestepNormOp op, const TimestepShape &shape, Value meanInF64,
                  Value rstd) {
   KernelBuilder k(rewriter, options, op, "timestep_norm");
   Value x = k.read(op.getX(), View::Rows), weight = k.read(op.getWeight()),
@@ -254,12 +112,12 @@ struct TimestepNormLowering : OpRewritePattern<TimestepNormOp> {
 
   LogicalResult matchAndRewrite(TimestepNormOp op,
                                 PatternRewriter &rewriter) const override {
-    Shape shape(cast<RankedTensorType>(op.getX().getType()),
-                cast<RankedTensorType>(op.getRunningMean().getType()));
+    TimestepShape shape(cast<RankedTensorType>(op.getX().getType()),
+                        cast<RankedTensorType>(op.getRunningMean().getType()));
     SmallVector<Value> statistics =
         buildStatistics(rewriter, options, op, shape);
-    SmallVector<Value> scan =
-        buildScan(rewriter, options, op, shape, statistics[0], statistics[1]);
+    SmallVector<Value> scan = buildTimestepScan(rewriter, options, op, shape,
+                                                statistics[0], statistics[1]);
     Value y = buildApply(rewriter, options, op, shape, /*meanInF64=*/scan[0],
                          /*rstd=*/scan[5]);
     rewriter.replaceOp(op, {y, scan[3], scan[1], scan[2], scan[4], scan[5]});
@@ -279,7 +137,7 @@ struct TimestepNormLowering : OpRewritePattern<TimestepNormOp> {
 SmallVector<Value> buildGradStatistics(PatternRewriter &rewriter,
                                        const LoweringOptions &options,
                                        TimestepNormGradOp op,
-                                       const Shape &shape) {
+                                       const TimestepShape &shape) {
   KernelBuilder k(rewriter, options, op, "timestep_norm_grad_statistics");
   Value dy = k.read(op.getDy(), View::Rows), x = k.read(op.getX(), View::Rows),
         weight = k.read(op.getWeight());
@@ -334,66 +192,10 @@ SmallVector<Value> buildGradStatistics(PatternRewriter &rewriter,
                   shape.bytes(2, 4));
 }
 
-/// Reverse scan. With s the group size, returns c2 du / s and 2 c2 dv / s of
-/// every token (in place of the sums), dmean and dvar.
-SmallVector<Value> buildGradScan(PatternRewriter &rewriter,
-                                 const LoweringOptions &options,
-                                 TimestepNormGradOp op, const Shape &shape,
-                                 Value sumU, Value sumUD, Value meanD) {
-  KernelBuilder k(rewriter, options, op, "timestep_norm_grad_scan");
-  Value count = k.read(op.getCount()),
-        rstds = k.read(op.getRunningRstd(), View::Rows),
-        differences = k.read(meanD, View::Rows);
-  Value dnewMean, dnewVar;
-  if (op.getDnewMean()) {
-    dnewMean = k.read(op.getDnewMean());
-    dnewVar = k.read(op.getDnewVar());
-  }
-  Value meanTerm = k.update(sumU, View::Rows),
-        varTerm = k.update(sumUD, View::Rows);
-  Value dmean = k.write(op.getDmean().getType()),
-        dvar = k.write(op.getDvar().getType());
-  ScanTile tile(k, shape);
-  Value seen = tile.countOfRow(count), zero = k.constant(0, tile.wide),
-        last = k.sub(k.length(), k.index(1));
-  Value share = k.constant(1.0 / shape.groupSize, tile.wide),
-        minusHalf = k.constant(-0.5, tile.wide),
-        minusTwo = k.constant(-2, tile.wide);
-  Value twoShares = k.constant(2.0 / shape.groupSize, tile.wide);
-  SmallVector<Value> carried = {dnewMean ? tile.load(dnewMean, tile.row) : zero,
-                                dnewVar ? tile.load(dnewVar, tile.row) : zero};
-  carried = k.loop(
-      k.index(0), k.length(), 1, carried,
-      [&](Value i, ValueRange values) -> SmallVector<Value> {
-        Value t = k.sub(last, i), token = k.add(tile.firstToken, t);
-        auto [c1, c2] = tile.weights(seen, t);
-        Value r = tile.load(rstds, token);
-        Value du = k.sub(values[0], k.mul(r, tile.load(meanTerm, token)));
-        Value dv = k.fma(k.mul(minusHalf, k.mul(r, k.mul(r, r))),
-                         tile.load(varTerm, token), values[1]);
-        Value c2dv = k.mul(c2, dv);
-        tile.store(k.mul(k.mul(c2, share), du), meanTerm, token);
-        tile.store(k.mul(twoShares, c2dv), varTerm, token);
-        // c1 (m - mean) = m - mean'. At n = 0 it is 0, which the rounding of
-        // mean' must not hide.
-        Value seenAny =
-            arith::CmpFOp::create(k.b, arith::CmpFPredicate::OGT, c1, zero);
-        Value difference =
-            k.select(seenAny, tile.load(differences, token), zero);
-        return {k.fma(c1, du, k.mul(k.mul(minusTwo, c2dv), difference)),
-                k.mul(c1, dv)};
-      });
-  tile.store(carried[0], dmean, tile.row);
-  tile.store(carried[1], dvar, tile.row);
-  return k.finish(shape.scanGrid(k),
-                  /*flops=*/18.0 * shape.tokens() * shape.groups,
-                  shape.bytes(0, 6));
-}
-
 /// dx = dy (1 + weight) rstd' + meanTerm + varTerm (x - mean').
 Value buildGradApply(PatternRewriter &rewriter, const LoweringOptions &options,
-                     TimestepNormGradOp op, const Shape &shape, Value meanTerm,
-                     Value varTerm) {
+                     TimestepNormGradOp op, const TimestepShape &shape,
+                     Value meanTerm, Value varTerm) {
   KernelBuilder k(rewriter, options, op, "timestep_norm_grad");
   Value dy = k.read(op.getDy(), View::Rows), x = k.read(op.getX(), View::Rows),
         weight = k.read(op.getWeight());
@@ -432,13 +234,13 @@ struct TimestepNormGradLowering : OpRewritePattern<TimestepNormGradOp> {
 
   LogicalResult matchAndRewrite(TimestepNormGradOp op,
                                 PatternRewriter &rewriter) const override {
-    Shape shape(cast<RankedTensorType>(op.getX().getType()),
-                cast<RankedTensorType>(op.getRunningMean().getType()));
+    TimestepShape shape(cast<RankedTensorType>(op.getX().getType()),
+                        cast<RankedTensorType>(op.getRunningMean().getType()));
     SmallVector<Value> statistics =
         buildGradStatistics(rewriter, options, op, shape);
     SmallVector<Value> scan =
-        buildGradScan(rewriter, options, op, shape, statistics[0],
-                      statistics[1], statistics[2]);
+        buildTimestepGradScan(rewriter, options, op, shape, statistics[0],
+                              statistics[1], statistics[2]);
     Value dx = buildGradApply(rewriter, options, op, shape, scan[0], scan[1]);
     auto sum = [&](Value partial, Type type) {
       return reducePartialRows(rewriter, options, op, partial, type,

@@ -67,6 +67,7 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     LowerToKernelsOptions lowering;
     lowering.target = options.target;
     lowering.cema = options.cema;
+    lowering.timestepNorm = options.timestepNorm;
     lowering.gemm = options.gemm;
     if (options.target == "cuda") {
       lowering.vectorBytes = kWarpVectorBytes;

@@ -43,6 +43,7 @@ struct PipelineOptions {
   std::string gemm = "auto";
   unsigned cores = 2;
   std::string saveAssembly;
+  std::string timestepNorm = "auto";
   std::string target = "cpu"; ///< "cpu" or "cuda"
   /// What turns the outlined kernels of a cuda compilation into code; null: the
   /// compiler's own way to PTX. Tests put an emulation here, which makes plans

@@ -46,9 +46,9 @@ def main():
     want = double.invoke(plan, "grad", tensors)
 
     single = tools.Tools(args, "f32")
-    for cema, gemm in itertools.product(["sequential", "two-level"], ["onednn", "generated"]):
-        case = f"{cema}, {gemm}"
-        plan = single.compile_entries(f"{cema}-{gemm}", config, entry, f"--cema={cema}", f"--gemm={gemm}")
+    for scan, gemm in itertools.product(["sequential", "two-level"], ["onednn", "generated"]):
+        case = f"{scan}, {gemm}"
+        plan = single.compile_entries(f"{scan}-{gemm}", config, entry, f"--cema={scan}", f"--timestep-norm={scan}", f"--gemm={gemm}")
         got = single.invoke(plan, "grad", tensors)
         for name in want:
             report.compare(case, name, got.get(name), want[name], TOLERANCE)

@@ -82,6 +82,9 @@ struct DriverOptions {
   cl::opt<std::string> cema{
       "cema", cl::cat(category), cl::init("auto"),
       cl::desc("CEMA lowering: auto, sequential or two-level")};
+  cl::opt<std::string> timestepNorm{
+      "timestep-norm", cl::cat(category), cl::init("auto"),
+      cl::desc("scans of the timestep norm: auto, sequential or two-level")};
   cl::opt<std::string> gemm{
       "gemm", cl::cat(category), cl::init("auto"),
       cl::desc("matrix products: auto, onednn or generated")};
@@ -132,6 +135,8 @@ static LogicalResult checkOptions() {
   if (failed(oneOf("precision", o.precision, {"f32", "f64"})) ||
       failed(oneOf("target", o.target, {"cpu", "cuda"})) ||
       failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) ||
+      failed(oneOf("timestep-norm", o.timestepNorm,
+                   {"auto", "sequential", "two-level"})) ||
       failed(oneOf("gemm", o.gemm, {"auto", "onednn", "generated"})))
     return failure();
   if (o.target == "cuda" && o.precision == "f64")
@@ -277,9 +282,9 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
     return fail("a plan is a binary file: name it with -o FILE, or print the "
                 "IR of a phase with --compile-to=PHASE");
   PipelineOptions pipeline{
-      o.cpu,       o.recompute, o.mesh, o.zero,  o.pipelineSchedule,
-      chunksOf(o), o.cema,      o.gemm, o.cores, o.saveAssembly,
-      o.target,    gpuBackend};
+      o.cpu,          o.recompute, o.mesh,    o.zero,  o.pipelineSchedule,
+      chunksOf(o),    o.cema,      o.gemm,    o.cores, o.saveAssembly,
+      o.timestepNorm, o.target,    gpuBackend};
 
   DefaultTimingManager timing;
   applyDefaultTimingManagerCLOptions(timing);
