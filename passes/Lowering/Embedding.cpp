@@ -7,13 +7,21 @@ namespace mlir::megalodon {
 namespace {
 
 /// The row of a table that holds a token. Of a table of `rows` rows that is one
-/// rank's part of the vocabulary, the token may be another rank's.
+/// rank's part of the vocabulary, the token may be another rank's; of a part of
+/// `partRows` rows from `partFirst` on, another workgroup's.
 struct TableRows {
   TableRows(KernelBuilder &k, Value rank, int64_t rows)
       : k(k), rows(k.index(rows)),
         first(rank ? k.mul(k.tensorRank(rank), this->rows) : Value()) {}
+  TableRows(KernelBuilder &k, Value rank, int64_t rows, Value partFirst,
+            int64_t partRows)
+      : TableRows(k, rank, rows) {
+    this->rows = k.index(partRows);
+    first = first ? k.add(first, partFirst) : partFirst;
+  }
 
-  /// Runs `here` with the row, or `elsewhere` if another rank has it.
+  /// Runs `here` with the row of the part, or `elsewhere` if the token is not
+  /// there.
   void visit(Value tokens, Value t, function_ref<void(Value row)> here,
              function_ref<void()> elsewhere = nullptr) {
     Value row = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
@@ -65,63 +73,91 @@ struct EmbeddingLowering : LoweringPattern<EmbeddingOp> {
   }
 };
 
-/// A workgroup owns a block of columns of the whole table and walks all tokens
-/// in order: nothing is shared, the order of sums is fixed.
+/// A workgroup owns a block of columns of a part of the table and walks all
+/// tokens in order: nothing is shared, the order of sums is fixed.
 struct EmbeddingGradLowering : LoweringPattern<EmbeddingGradOp> {
   using LoweringPattern::LoweringPattern;
 
-  /// Columns a workgroup owns: whole cache lines.
-  static constexpr int64_t kColumns = 64;
   /// Tables up to this many rows are summed in f64 scratch (many tokens meet in
   /// one row); larger ones in place.
   static constexpr int64_t kLargestWideTable = 1024;
 
+  /// Columns a workgroup owns: whole cache lines, and whole vectors.
+  int64_t columnsOf(Type element, const KernelBuilder &k) const {
+    return std::max<int64_t>(64, k.lanes(element));
+  }
+  /// Rows of the table a workgroup owns. The few cores of a cpu share the
+  /// columns alone; on a GPU the parts of a table are walked side by side.
+  int64_t rowsOf(int64_t vocabulary) const {
+    if (options.target == Target::Cpu)
+      return vocabulary;
+    return std::min<int64_t>(vocabulary,
+                             vocabulary <= kLargestWideTable ? 64 : 512);
+  }
+
   LogicalResult matchAndRewrite(EmbeddingGradOp op,
                                 PatternRewriter &rewriter) const override {
     auto type = cast<RankedTensorType>(op.getType());
-    Type element = type.getElementType();
+    Type element = elementOf(op.getResult());
     int64_t vocabulary = type.getDimSize(0), width = type.getDimSize(1);
     double scale = op.getScale().convertToDouble();
     bool wide = vocabulary <= kLargestWideTable;
     KernelBuilder k(rewriter, options, op, "embedding_grad");
     Type f64 = k.b.getF64Type(), sumElement = wide ? f64 : element;
+    const int64_t columns = columnsOf(element, k),
+                  partRows = rowsOf(vocabulary),
+                  columnBlocks = llvm::divideCeil(width, columns),
+                  parts = llvm::divideCeil(vocabulary, partRows);
     Value tokens = k.read(op.getTokens(), View::Rows),
           dy = k.read(op.getDy(), View::Rows), dweight = k.write(type);
-    Value sums = wide ? k.scratch({vocabulary, kColumns}, f64) : dweight;
+    Value sums = wide ? k.scratch({partRows, columns}, f64) : dweight;
 
     int64_t lanes = k.lanes(element);
-    Value first = k.mul(k.workgroup(), k.index(kColumns));
+    Value zero = k.index(0), first = k.workgroup(), partFirst = zero;
+    if (parts > 1) {
+      partFirst =
+          k.mul(k.div(k.workgroup(), k.index(columnBlocks)), k.index(partRows));
+      first = k.rem(k.workgroup(), k.index(columnBlocks));
+    }
+    first = k.mul(first, k.index(columns));
+    Value partEnd = k.index(partRows);
+    if (vocabulary % partRows)
+      partEnd = k.min(partEnd, k.sub(k.index(vocabulary), partFirst));
     auto forColumns =
         [&](function_ref<void(Value column, Value sumColumn, Value mask)>
                 body) {
-          for (int64_t at = 0; at < std::min(kColumns, width); at += lanes) {
+          for (int64_t at = 0; at < std::min(columns, width); at += lanes) {
             Value column = k.add(first, k.index(at)), mask;
-            if (width % kColumns)
+            if (width % columns)
               mask = vector::CreateMaskOp::create(
                   k.b, VectorType::get({lanes}, k.b.getI1Type()),
                   k.sub(k.index(width), column));
             body(column, wide ? k.index(at) : column, mask);
           }
         };
+    // Scratch holds the part's rows only.
+    auto sumRow = [&](Value row) { return wide ? row : k.add(partFirst, row); };
     auto loadSum = [&](Value row, Value column, Value mask) -> Value {
       if (!wide)
-        return k.load(sums, {row, column}, mask);
+        return k.load(sums, {sumRow(row), column}, mask);
       return vector::LoadOp::create(k.b, VectorType::get({lanes}, f64), sums,
                                     ValueRange{row, column});
     };
     auto storeSum = [&](Value sum, Value row, Value column, Value mask) {
       // Scratch rows are whole vectors, no mask needed.
-      k.store(sum, sums, {row, column}, wide ? Value() : mask);
+      k.store(sum, sums, {sumRow(row), column}, wide ? Value() : mask);
     };
 
-    k.loop(k.index(0), k.index(vocabulary), 1, [&](Value row) {
+    k.loop(zero, partEnd, 1, [&](Value row) {
       forColumns([&](Value, Value column, Value mask) {
         storeSum(k.constant(0, VectorType::get({lanes}, sumElement)), row,
                  column, mask);
       });
     });
-    TableRows table(k, op.getRank(), vocabulary);
-    k.loop(k.index(0), k.tokens(), 1, [&](Value t) {
+    TableRows table =
+        parts > 1 ? TableRows(k, op.getRank(), vocabulary, partFirst, partRows)
+                  : TableRows(k, op.getRank(), vocabulary);
+    k.loop(zero, k.tokens(), 1, [&](Value t) {
       table.visit(tokens, t, [&](Value row) {
         forColumns([&](Value column, Value sumColumn, Value mask) {
           Value term = k.toFloat(k.load(dy, {t, column}, mask), sumElement);
@@ -133,16 +169,15 @@ struct EmbeddingGradLowering : LoweringPattern<EmbeddingGradOp> {
       });
     });
     if (wide)
-      k.loop(k.index(0), k.index(vocabulary), 1, [&](Value row) {
+      k.loop(zero, partEnd, 1, [&](Value row) {
         forColumns([&](Value column, Value sumColumn, Value mask) {
           k.store(k.toFloat(loadSum(row, sumColumn, mask), element), dweight,
-                  {row, column}, mask);
+                  {k.add(partFirst, row), column}, mask);
         });
       });
     double elements = tensorOf(op.getDy()).getNumElements();
     rewriter.replaceOp(
-        op, k.finish(Grid{(int64_t)llvm::divideCeil(width, kColumns)}, elements,
-                     bytesOf(op)));
+        op, k.finish(Grid{columnBlocks * parts}, elements, bytesOf(op)));
     return success();
   }
 };

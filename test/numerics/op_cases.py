@@ -50,6 +50,7 @@ class Embedding(Op):
         for label, (B, L, size) in SIZES.items():
             tokens = rng.integers(0, size, (B, L)).astype(np.int32)
             yield label, {"scale": 1.0 if label == "prime" else 2.5}, {"tokens": tokens, "weight": rng.normal(size=(size, 2 * size + 1))}
+        yield "table", {"scale": 1.0}, {"tokens": rng.integers(0, 1100, (2, 40)).astype(np.int32), "weight": rng.normal(size=(1100, 5))}
 
     def reference(self, v, a):
         return {"y": ref.embedding(v["weight"], v["tokens"]) * a["scale"]}

@@ -141,6 +141,9 @@ static LogicalResult checkOptions() {
     return failure();
   if (o.target == "cuda" && o.precision == "f64")
     return fail("--target=cuda: expected --precision=f32 or bf16, got f64");
+  if (o.target == "cuda" && o.gemm != "auto")
+    return fail("--gemm: expected auto with --target=cuda, got '" +
+                llvm::Twine(o.gemm) + "'");
   if (o.gemm == "onednn" && o.precision == "f64")
     return fail(
         "--gemm=onednn: oneDNN has no f64 products; use auto or generated");
