@@ -39,6 +39,8 @@ void populateCollectiveLowering(RewritePatternSet &patterns); // Collectives.cpp
 void populateGpuLowering(RewritePatternSet &patterns,
                          const LoweringOptions &options);
 inline constexpr unsigned kGpuBenefit = 2;
+void populateGpuCemaLowering(RewritePatternSet &patterns,
+                             const LoweringOptions &options); // GpuCema*.cpp
 
 /// dst[n] = sum over the first `rows` rows of partial[rows, n], in f64 row
 /// order when `inF64`; `rows` is ceil(tokens / divisor) at run time, or static

@@ -2,4 +2,6 @@
 #include "passes/Lowering/Lowerings.h"
 
 void mlir::megalodon::populateGpuLowering(RewritePatternSet &patterns,
-                                          const LoweringOptions &options) {}
+                                          const LoweringOptions &options) {
+  populateGpuCemaLowering(patterns, options);
+}
