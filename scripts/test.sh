@@ -76,6 +76,7 @@ suite numerics-meshes "$python" test/numerics/meshes.py "${tools[@]}"
 suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
 suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
 suite numerics-gpu-math "$python" test/numerics/gpu_math.py --opt build/bin/megalodon-opt
+suite emulation "$python" test/emulation/check_emulation.py --opt build/bin/megalodon-opt-emulated
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64; do

@@ -16,9 +16,7 @@ namespace mlir::megalodon {
 using namespace mlir;
 using namespace mlir::megalodon;
 
-/// From scf, vector, memref, arith and math to the LLVM dialect. Memory
-/// references are bare pointers: every kernel argument has a static shape.
-static std::string loweringPipeline(unsigned vectorBytes) {
+std::string mlir::megalodon::kernelLoweringPipeline(unsigned vectorBytes) {
   return "canonicalize,cse,megalodon-vectorize-math{vector-bytes=" +
          std::to_string(vectorBytes) +
          "},loop-invariant-code-motion,canonicalize,cse,"
@@ -44,7 +42,7 @@ struct CompileKernels
   void getDependentDialects(DialectRegistry &registry) const override {
     CompileKernelsBase::getDependentDialects(registry);
     OpPassManager passes("builtin.module");
-    if (succeeded(parsePassPipeline(loweringPipeline(64), passes)))
+    if (succeeded(parsePassPipeline(kernelLoweringPipeline(64), passes)))
       passes.getDependentDialects(registry);
   }
 
@@ -78,7 +76,7 @@ struct CompileKernels
 
     std::vector<SmallVector<char, 0>> objects(units.size());
     std::atomic<bool> broken = false;
-    std::string pipeline = loweringPipeline(target->vectorBytes);
+    std::string pipeline = kernelLoweringPipeline(target->vectorBytes);
     auto compile = [&](size_t i) {
       PassManager passes(&getContext());
       std::string stem =
@@ -87,7 +85,8 @@ struct CompileKernels
               : (saveAssembly + "/" + functions[i].getName()).str();
       if (failed(parsePassPipeline(pipeline, passes)) ||
           failed(passes.run(*units[i])) ||
-          failed(emitObject(*units[i], *target, stem, objects[i])))
+          failed(
+              emitObject(*units[i], *target, stem, addEntryPoints, objects[i])))
         broken = true;
     };
     parallelFor(&getContext(), 0, units.size(), compile);
@@ -95,19 +94,11 @@ struct CompileKernels
       return signalPassFailure();
 
     SmallVector<char, 0> shared;
-    if (failed(linkShared(module.getLoc(), objects, shared)))
+    if (failed(linkShared(module.getLoc(), objects, {}, shared)))
       return signalPassFailure();
     objectBytes += shared.size();
 
-    auto type = RankedTensorType::get({static_cast<int64_t>(shared.size())},
-                                      builder.getI8Type());
-    kernels->setAttr(plan::kObjectAttr, DenseElementsAttr::getFromRawBuffer(
-                                            type, ArrayRef<char>(shared)));
-    module->setAttr(kCpuAttr, builder.getStringAttr(target->cpu));
-    SmallVector<Attribute> features;
-    for (const std::string &feature : target->required)
-      features.push_back(builder.getStringAttr(feature));
-    module->setAttr(kCpuFeaturesAttr, builder.getArrayAttr(features));
+    attachObject(module, kernels, *target, shared);
     for (func::FuncOp function : functions) {
       function.eraseBody();
       function.setPrivate();

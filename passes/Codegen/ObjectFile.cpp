@@ -1,6 +1,7 @@
 #include "passes/Codegen/ObjectFile.h"
 #include "lld/Common/Driver.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "passes/Codegen/Passes.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/IR/IRBuilder.h"
 #include "llvm/IR/LLVMContext.h"
@@ -21,10 +22,7 @@ LLD_HAS_DRIVER(elf)
 using namespace mlir;
 using namespace mlir::megalodon;
 
-/// Makes each kernel internal and exports a function with the one signature the
-/// runtime calls. The kernel's arguments are (parameters, workgroup, scratch,
-/// buffers...); the argument table holds parameters, buffers..., scratch.
-static void addEntryPoints(llvm::Module &module) {
+void mlir::megalodon::addEntryPoints(llvm::Module &module) {
   llvm::LLVMContext &context = module.getContext();
   SmallVector<llvm::Function *> kernels;
   for (llvm::Function &function : module)
@@ -69,10 +67,11 @@ static void writeText(const llvm::Twine &path,
     print(out);
 }
 
-LogicalResult mlir::megalodon::emitObject(ModuleOp module,
-                                          const CpuTarget &target,
-                                          StringRef assemblyStem,
-                                          llvm::SmallVectorImpl<char> &object) {
+LogicalResult
+mlir::megalodon::emitObject(ModuleOp module, const CpuTarget &target,
+                            StringRef assemblyStem,
+                            llvm::function_ref<void(llvm::Module &)> addEntries,
+                            llvm::SmallVectorImpl<char> &object) {
   llvm::LLVMContext context;
   std::unique_ptr<llvm::Module> llvmModule =
       translateModuleToLLVMIR(module, context);
@@ -81,7 +80,7 @@ LogicalResult mlir::megalodon::emitObject(ModuleOp module,
   auto machine = target.createMachine();
   llvmModule->setDataLayout(machine->createDataLayout());
   llvmModule->setTargetTriple(machine->getTargetTriple());
-  addEntryPoints(*llvmModule);
+  addEntries(*llvmModule);
   for (llvm::Function &function : *llvmModule) {
     if (function.isDeclaration())
       continue;
@@ -131,10 +130,9 @@ LogicalResult mlir::megalodon::emitObject(ModuleOp module,
   return success();
 }
 
-LogicalResult
-mlir::megalodon::linkShared(Location location,
-                            ArrayRef<SmallVector<char, 0>> objects,
-                            llvm::SmallVectorImpl<char> &shared) {
+LogicalResult mlir::megalodon::linkShared(
+    Location location, ArrayRef<SmallVector<char, 0>> objects,
+    ArrayRef<StringRef> libraries, llvm::SmallVectorImpl<char> &shared) {
   // lld reads and writes files: the inputs are anonymous memory files, the
   // output a temporary one.
   SmallVector<int> descriptors;
@@ -162,6 +160,8 @@ mlir::megalodon::linkShared(Location location,
            << error.message();
   llvm::scope_exit removeOutput([&] { llvm::sys::fs::remove(output); });
 
+  for (StringRef library : libraries)
+    inputs.push_back(("-l:" + library).str());
   std::vector<const char *> arguments = {"ld.lld",
                                          "-shared",
                                          "-z",
@@ -192,4 +192,19 @@ mlir::megalodon::linkShared(Location location,
            << "cannot read the linked kernels: " << file.getError().message();
   shared.assign((*file)->getBufferStart(), (*file)->getBufferEnd());
   return success();
+}
+
+void mlir::megalodon::attachObject(ModuleOp module, ModuleOp kernels,
+                                   const CpuTarget &target,
+                                   ArrayRef<char> shared) {
+  Builder builder(module.getContext());
+  auto type = RankedTensorType::get({static_cast<int64_t>(shared.size())},
+                                    builder.getI8Type());
+  kernels->setAttr(plan::kObjectAttr,
+                   DenseElementsAttr::getFromRawBuffer(type, shared));
+  module->setAttr(kCpuAttr, builder.getStringAttr(target.cpu));
+  SmallVector<Attribute> features;
+  for (const std::string &feature : target.required)
+    features.push_back(builder.getStringAttr(feature));
+  module->setAttr(kCpuFeaturesAttr, builder.getArrayAttr(features));
 }

@@ -1,48 +1,6 @@
-// megalodon-opt: compiles model configs to plans, and is an ordinary opt driver
-// over the megalodon dialects.
-#include "dialect/Megalodon/Megalodon.h"
-#include "dialect/Plan/Plan.h"
-#include "mlir/InitAllDialects.h"
-#include "mlir/InitAllExtensions.h"
-#include "mlir/InitAllPasses.h"
-#include "mlir/Support/FileUtilities.h"
-#include "mlir/Target/LLVMIR/Dialect/All.h"
-#include "mlir/Tools/mlir-opt/MlirOptMain.h"
-#include "passes/Pipeline/Phases.h"
-#include "tools/megalodon-opt/CompilerDriver.h"
-#include "llvm/Support/InitLLVM.h"
-#include "llvm/Support/MemoryBuffer.h"
-#include "llvm/Support/ToolOutputFile.h"
-
-using namespace mlir;
+// megalodon-opt: the compiler.
+#include "tools/megalodon-opt/Main.h"
 
 int main(int argc, char **argv) {
-  llvm::InitLLVM init(argc, argv);
-  DialectRegistry registry;
-  registerAllDialects(registry);
-  registerAllExtensions(registry);
-  registerAllToLLVMIRTranslations(registry);
-  registry.insert<megalodon::MegalodonDialect, plan::PlanDialect>();
-  registerAllPasses();
-  megalodon::registerPasses();
-  megalodon::registerDriverOptions();
-
-  auto [input, output] =
-      registerAndParseCLIOptions(argc, argv, "MEGALODON compiler", registry);
-  if (megalodon::isCompilation(input, output)) {
-    MLIRContext context(registry);
-    return asMainReturnCode(megalodon::compile(context, input, output));
-  }
-  std::string message;
-  auto file = openInputFile(input, &message);
-  auto result = file ? openOutputFile(output, &message) : nullptr;
-  if (!result) {
-    llvm::errs() << message << "\n";
-    return 1;
-  }
-  MlirOptMainConfig config = MlirOptMainConfig::createFromCLOptions();
-  if (failed(MlirOptMain(result->os(), std::move(file), registry, config)))
-    return 1;
-  result->keep();
-  return 0;
+  return mlir::megalodon::runMegalodonOpt(argc, argv);
 }
