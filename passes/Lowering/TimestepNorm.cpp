@@ -3,6 +3,7 @@
 // the running statistics. Only the scan is sequential in time; it touches
 // [tokens, G] numbers.
 #include "passes/Lowering/TimestepNorm.h"
+#include "passes/Lowering/Gpu/GpuTimestepNorm.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -114,12 +115,16 @@ struct TimestepNormLowering : OpRewritePattern<TimestepNormOp> {
                                 PatternRewriter &rewriter) const override {
     TimestepShape shape(cast<RankedTensorType>(op.getX().getType()),
                         cast<RankedTensorType>(op.getRunningMean().getType()));
+    const bool warps = suitsWarps(options, shape);
     SmallVector<Value> statistics =
-        buildStatistics(rewriter, options, op, shape);
+        warps ? buildGpuStatistics(rewriter, options, op, shape)
+              : buildStatistics(rewriter, options, op, shape);
     SmallVector<Value> scan = buildTimestepScan(rewriter, options, op, shape,
                                                 statistics[0], statistics[1]);
-    Value y = buildApply(rewriter, options, op, shape, /*meanInF64=*/scan[0],
-                         /*rstd=*/scan[5]);
+    // The running mean in f64, and rstd.
+    Value y =
+        warps ? buildGpuApply(rewriter, options, op, shape, scan[0], scan[5])
+              : buildApply(rewriter, options, op, shape, scan[0], scan[5]);
     rewriter.replaceOp(op, {y, scan[3], scan[1], scan[2], scan[4], scan[5]});
     return success();
   }
@@ -236,12 +241,17 @@ struct TimestepNormGradLowering : OpRewritePattern<TimestepNormGradOp> {
                                 PatternRewriter &rewriter) const override {
     TimestepShape shape(cast<RankedTensorType>(op.getX().getType()),
                         cast<RankedTensorType>(op.getRunningMean().getType()));
+    const bool warps = suitsWarps(options, shape);
     SmallVector<Value> statistics =
-        buildGradStatistics(rewriter, options, op, shape);
+        warps ? buildGpuGradStatistics(rewriter, options, op, shape)
+              : buildGradStatistics(rewriter, options, op, shape);
     SmallVector<Value> scan =
         buildTimestepGradScan(rewriter, options, op, shape, statistics[0],
                               statistics[1], statistics[2]);
-    Value dx = buildGradApply(rewriter, options, op, shape, scan[0], scan[1]);
+    Value dx =
+        warps
+            ? buildGpuGradApply(rewriter, options, op, shape, scan[0], scan[1])
+            : buildGradApply(rewriter, options, op, shape, scan[0], scan[1]);
     auto sum = [&](Value partial, Type type) {
       return reducePartialRows(rewriter, options, op, partial, type,
                                shape.tokenGrid());

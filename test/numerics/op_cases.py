@@ -91,7 +91,8 @@ class TimestepNorm(Op):
     cotangents, states = ("y", "new_mean", "new_var"), ("count", "mean", "var")
 
     def random(self, rng):
-        shapes = {"one": (1, 1, 2, 1), "prime": (3, 7, 26, 13), "wide": (2, 19, 74, 2), "long": (2, 150, 24, 3), "group3": (1, 9, 45, 15)}
+        shapes = {"one": (1, 1, 2, 1), "prime": (3, 7, 26, 13), "wide": (2, 19, 74, 2), "long": (2, 150, 24, 3), "group3": (1, 9, 45, 15),
+                  "lanes": (2, 45, 256, 16), "lane": (1, 33, 128, 32)}
         for label, (B, L, D, G) in shapes.items():
             count = rng.integers(0, 50, B)
             count[0] = 0 if label != "long" else 10**6
