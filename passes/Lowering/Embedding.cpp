@@ -14,9 +14,9 @@ struct TableRows {
       : k(k), rows(k.index(rows)),
         first(rank ? k.mul(k.tensorRank(rank), this->rows) : Value()) {}
   TableRows(KernelBuilder &k, Value rank, int64_t rows, Value partFirst,
-            int64_t partRows)
+            Value partRows)
       : TableRows(k, rank, rows) {
-    this->rows = k.index(partRows);
+    this->rows = partRows;
     first = first ? k.add(first, partFirst) : partFirst;
   }
 
@@ -155,7 +155,7 @@ struct EmbeddingGradLowering : LoweringPattern<EmbeddingGradOp> {
       });
     });
     TableRows table =
-        parts > 1 ? TableRows(k, op.getRank(), vocabulary, partFirst, partRows)
+        parts > 1 ? TableRows(k, op.getRank(), vocabulary, partFirst, partEnd)
                   : TableRows(k, op.getRank(), vocabulary);
     k.loop(zero, k.tokens(), 1, [&](Value t) {
       table.visit(tokens, t, [&](Value row) {
