@@ -508,7 +508,7 @@ std::byte *TensorView::overwrite() const {
 }
 void TensorView::zero() const {
   if (copy)
-    copy->zero();
+    copy->zero(bytes);
   else if (bytes)
     std::memset(memory, 0, bytes);
 }

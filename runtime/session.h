@@ -62,6 +62,8 @@ struct SessionOptions {
       0; ///< workers including the caller; 0 = the number of processors
   bool poison = false; ///< fills the arena with NaN before each call, so that a
                        ///< kernel that reads what nobody wrote shows
+  int gpu = -1; ///< of a plan for GPUs; negative: the ranks of a machine take
+                ///< its GPUs in turn
 };
 
 class Session {

@@ -1,5 +1,6 @@
 #include "runtime/variables.h"
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace megalodon {
@@ -50,7 +51,11 @@ std::byte *HostCopy::overwrite(size_t bytes) {
   return memory();
 }
 
-void HostCopy::zero() {
+void HostCopy::zero(size_t bytes) {
+  if (bytes < size) {
+    std::memset(overwrite(bytes), 0, bytes);
+    return;
+  }
   device.fill(address, 0, size);
   fresh = dirty = aheadBytes = 0;
 }

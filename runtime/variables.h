@@ -23,7 +23,7 @@ public:
   std::byte *write(size_t bytes);
   /// The same, all of them to be changed; what they hold is not told.
   std::byte *overwrite(size_t bytes);
-  void zero();
+  void zero(size_t bytes);
 
   /// Begins to move to the device what was written here. Small variables move
   /// beside a run that is under way and still reads them.

@@ -113,10 +113,12 @@ public:
     const std::vector<Offset<fb::Kernel>> kernels;
     fb::FinishPlanBuffer(
         builder,
-        fb::CreatePlanDirect(builder, "test", "{}", "megalodon", "f32", "cpu",
-                             "", &features, 8, 8, 2, 1, &variables, &kernels,
-                             &functions, nullptr, &mesh, &communicators));
-    return plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(), 0);
+        fb::CreatePlanDirect(builder, "test", "{}", "megalodon", "f32",
+                             onCuda() ? "cuda" : "cpu", "", &features, 8, 8, 2,
+                             1, &variables, &kernels, &functions, nullptr,
+                             &mesh, &communicators));
+    return plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(),
+                          onCuda() ? plan::kFeatureCuda : 0);
   }
   std::shared_ptr<const plan::LoadedPlan> load() {
     const std::vector<uint8_t> bytes = finish();

@@ -2,15 +2,61 @@
 #include "runtime/core/Error.h"
 #include "runtime/core/File.h"
 #include "runtime/plan/PlanFile.h"
+#include "test/runtime/cuda/FakeCuda.h"
 #include <cstdio>
 #include <cstdlib>
+#include <dlfcn.h>
 #include <filesystem>
 #include <sys/wait.h>
 
 namespace megalodon::test {
 
+bool onCuda() {
+  static const bool standIn = [] {
+    void *driver = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    return driver && ::dlsym(driver, "fakeCudaCounts");
+  }();
+  return standIn;
+}
+
+TestCode testCode(const std::string &object,
+                  const std::vector<TestKernel> &kernels) {
+  TestCode code{onCuda() ? "cuda" : "cpu",
+                onCuda() ? "cublaslt" : "onednn",
+                onCuda() ? plan::kFeatureCuda | plan::kFeatureCublasLt
+                         : uint64_t(plan::kFeatureOneDnn),
+                {},
+                {}};
+  if (object.empty())
+    return code;
+  std::string bytes = readText(object);
+  if (!onCuda()) {
+    code.object.assign(bytes.begin(), bytes.end());
+    return code;
+  }
+  std::string lines = "arch sm_80\n";
+  for (const TestKernel &kernel : kernels)
+    lines += str("kernel ", kernel.symbol, " ", kernel.words, " ",
+                 kernel.buffers, "\n");
+  const uint64_t length = lines.size();
+  bytes += lines;
+  bytes.append(reinterpret_cast<const char *>(&length), sizeof(length));
+  bytes.append(kFakeImageMagic, sizeof(kFakeImageMagic));
+  code.image.assign(bytes.begin(), bytes.end());
+  return code;
+}
+
 using namespace plan::fb;
 using plan::fb::ElementType; // rather than the one of host tensors
+
+static flatbuffers::Offset<GpuImage>
+createPtx(flatbuffers::FlatBufferBuilder &builder, const std::string &text) {
+  std::vector<uint8_t> bytes(text.begin(), text.end());
+  bytes.push_back(0);
+  const std::string target = text.substr(text.find("sm_"));
+  return CreateGpuImageDirect(
+      builder, target.substr(0, target.find('\n')).c_str(), true, &bytes);
+}
 
 std::vector<uint8_t> buildPlan(const Damage &damage) {
   flatbuffers::FlatBufferBuilder builder;
@@ -36,11 +82,17 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
                -1, true, 0.25),
       variable("tokens", ElementType::I32, Role::Input, {2, 16},
                Dynamic::BatchLength)};
-  const std::vector<flatbuffers::Offset<Kernel>> kernels = {
-      CreateKernelDirect(builder, damage.symbol, damage.scratchBytes),
-      CreateKernelDirect(builder, "gather"),
-      CreateKernelDirect(builder, "advance"),
-      CreateKernelDirect(builder, "update")};
+  const std::vector<TestKernel> list = {
+      {damage.symbol, damage.scratchBytes, 9, 2},
+      {"gather", 0, 8, 2},
+      {"advance", 0, 8, 1},
+      {"update", 0, 8, 2}};
+  const TestCode code = testCode(damage.object ? TEST_KERNELS : "", list);
+  std::vector<flatbuffers::Offset<Kernel>> kernels;
+  for (const TestKernel &kernel : list)
+    kernels.push_back(CreateKernelDirect(builder, kernel.symbol,
+                                         kernel.scratchBytes, nullptr, 32,
+                                         uint32_t(kernel.words)));
 
   auto dispatch = [&](uint32_t kernel, std::vector<uint32_t> args,
                       std::vector<int64_t> immediates, const Grid &grid) {
@@ -64,10 +116,11 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
   const std::vector<flatbuffers::Offset<Command>> forwardCommands = {
       dispatch(damage.kernel, {damage.argument, 1}, {3},
                Grid(1, damage.divisor, Outer::One, Inner::Tokens)),
-      command(Operation::Product,
-              CreateProductDirect(builder, damage.productA, 2, 3, false, true,
-                                  -1, damage.productN, 8, damage.tileM, 5,
-                                  false, damage.library)),
+      command(
+          Operation::Product,
+          CreateProductDirect(builder, damage.productA, 2, 3, false, true, -1,
+                              damage.productN, 8, damage.tileM, 5, false,
+                              damage.library ? damage.library : code.library)),
       command(Operation::CopyStart,
               CreateCopyStart(builder, 3, 4, damage.copyBytes,
                               Dynamic::BatchLength, 7)),
@@ -112,15 +165,20 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
   std::vector<flatbuffers::Offset<flatbuffers::String>> features;
   for (const std::string &name : damage.cpuFeatures)
     features.push_back(builder.CreateString(name));
-  const std::string code =
-      damage.object ? readText(TEST_KERNELS) : std::string();
-  const std::vector<uint8_t> object(code.begin(), code.end());
-  FinishPlanBuffer(builder, CreatePlanDirect(builder, "test", "{}", "megalodon",
-                                             "f32", damage.target, "native",
-                                             &features, 8, 8, 4, 1, &variables,
-                                             &kernels, &functions, &object));
+  std::vector<flatbuffers::Offset<GpuImage>> images;
+  if (!code.image.empty())
+    images.push_back(
+        CreateGpuImageDirect(builder, damage.arch, false, &code.image));
+  if (damage.ptx)
+    images = {createPtx(builder, *damage.ptx)};
+  FinishPlanBuffer(builder,
+                   CreatePlanDirect(builder, "test", "{}", "megalodon", "f32",
+                                    damage.target ? damage.target : code.target,
+                                    "native", &features, 8, 8, 4, 1, &variables,
+                                    &kernels, &functions, &code.object, nullptr,
+                                    nullptr, &images));
   return plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(),
-                        damage.features);
+                        ~damage.features ? damage.features : code.features);
 }
 
 std::shared_ptr<const plan::LoadedPlan> loadPlan(const Damage &damage) {

@@ -1,11 +1,16 @@
 // Builds small plans by hand, so that the loader and the executor can be tested
 // without the compiler.
+//
+// Where the stand-in of a GPU's driver (cuda/FakeCuda.cpp) is found all plans
+// are for GPUs: the tests that run them are the suite that every device must
+// pass.
 #pragma once
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/plan/Plan_generated.h"
 #include "runtime/session.h"
 #include "test/runtime/Messages.h"
 #include <gtest/gtest.h>
+#include <optional>
 
 namespace megalodon::test {
 
@@ -25,11 +30,33 @@ struct Damage {
   int64_t divisor = 4, productN = 8, tileM = 3;
   uint64_t arenaOffset = 1024, copyBytes = 32, scratchBytes = 256;
   int8_t role = int8_t(plan::fb::Role::Output);
-  const char *symbol = "scale", *library = "onednn", *target = "cpu";
+  const char *symbol = "scale", *library = nullptr, *target = nullptr;
+  const char *arch = "sm_80";          ///< of the image
+  std::optional<std::string> ptx = {}; ///< instead of the image
   std::vector<std::string> cpuFeatures;
   bool object = true, grid = true;
-  uint64_t features = 1;
+  uint64_t features = ~uint64_t(0); ///< all ones: those that it needs
 };
+
+/// Whether the tests' plans are for GPUs.
+bool onCuda();
+
+/// What a plan for the device under test says of itself, and its kernels as the
+/// device takes them.
+struct TestKernel {
+  const char *symbol;
+  uint64_t scratchBytes;
+  int words, buffers;
+};
+struct TestCode {
+  const char *target, *library;
+  uint64_t features;
+  std::vector<uint8_t> object; ///< cpu
+  std::vector<uint8_t> image;  ///< cuda, for sm_80
+};
+/// `object`: file with a shared object, empty without kernels.
+TestCode testCode(const std::string &object,
+                  const std::vector<TestKernel> &kernels);
 
 /// A plan file's bytes.
 std::vector<uint8_t> buildPlan(const Damage &damage = {});

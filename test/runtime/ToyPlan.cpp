@@ -144,19 +144,28 @@ static std::vector<uint8_t> buildToyPlan(bool untouched, int ranks = 1) {
                  {"table", "scale", "tokens", "logits", "state.mean",
                   "state.count"}}},
                1)};
+  const std::vector<TestKernel> list = {{"toy_compute", 0, 8, 10},
+                                        {"toy_update", 0, 8, 11},
+                                        {"toy_score", 0, 8, 9},
+                                        {"toy_generate", 0, 8, 6}};
   std::vector<flatbuffers::Offset<Kernel>> kernels;
-  for (const char *symbol :
-       {"toy_compute", "toy_update", "toy_score", "toy_generate"})
-    kernels.push_back(CreateKernelDirect(builder, symbol));
-  const std::string code = readText(TOY_KERNELS);
-  const std::vector<uint8_t> object(code.begin(), code.end());
+  for (const TestKernel &kernel : list)
+    kernels.push_back(CreateKernelDirect(builder, kernel.symbol, 0, nullptr, 32,
+                                         uint32_t(kernel.words)));
+  const TestCode code = testCode(TOY_KERNELS, list);
+  std::vector<flatbuffers::Offset<GpuImage>> images;
+  if (!code.image.empty())
+    images.push_back(
+        CreateGpuImageDirect(builder, "sm_80", false, &code.image));
   const std::vector<flatbuffers::Offset<flatbuffers::String>> features;
   const plan::fb::Mesh mesh(1, 1, 1, uint32_t(ranks));
   FinishPlanBuffer(builder,
-                   CreatePlanDirect(builder, "test", "{}", "toy", "f32", "cpu",
-                                    "native", &features, V, V, 4, 1, &variables,
-                                    &kernels, &functions, &object, &mesh));
-  return plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(), 0);
+                   CreatePlanDirect(builder, "test", "{}", "toy", "f32",
+                                    code.target, "native", &features, V, V, 4,
+                                    1, &variables, &kernels, &functions,
+                                    &code.object, &mesh, nullptr, &images));
+  return plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(),
+                        onCuda() ? plan::kFeatureCuda : 0);
 }
 
 Session toySession(World &world) {
