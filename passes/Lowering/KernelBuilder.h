@@ -34,6 +34,9 @@ struct LoweringOptions {
   std::string cema = "auto";
   /// Scans of the timestep norm: "auto", "sequential" or "two-level".
   std::string timestepNorm = "auto";
+  /// Chunk attention on cuda: "auto", "stored" (weights of the causal half in a
+  /// workspace) or "recomputed".
+  std::string attention = "auto";
   /// Products: "auto" (oneDNN for f32, generated tiles for f64; cuBLASLt on
   /// cuda), "onednn", "cublaslt" or "generated".
   std::string gemm = "auto";

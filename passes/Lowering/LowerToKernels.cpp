@@ -34,6 +34,7 @@ struct LowerToKernels
     options.vectorRegisters = vectorRegisters;
     options.cema = cema;
     options.timestepNorm = timestepNorm;
+    options.attention = attention;
     options.gemm = gemm;
     options.cores = cores;
     options.sharedBytes = sharedBytes;

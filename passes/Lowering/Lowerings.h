@@ -39,6 +39,9 @@ void populateCollectiveLowering(RewritePatternSet &patterns); // Collectives.cpp
 void populateGpuLowering(RewritePatternSet &patterns,
                          const LoweringOptions &options);
 inline constexpr unsigned kGpuBenefit = 2;
+void populateGpuAttentionLowering(
+    RewritePatternSet &patterns,
+    const LoweringOptions &options); // Gpu/GpuAttention*.cpp
 void populateGpuCemaLowering(RewritePatternSet &patterns,
                              const LoweringOptions &options); // GpuCema*.cpp
 

@@ -22,6 +22,7 @@ def LowerToKernels : Pass<"megalodon-lower-to-kernels", "::mlir::ModuleOp"> {
     Option<"vectorRegisters", "vector-registers", "unsigned", "32", "number of vector registers">,
     Option<"cema", "cema", "std::string", "\"auto\"", "CEMA form: auto, sequential or two-level">,
     Option<"timestepNorm", "timestep-norm", "std::string", "\"auto\"", "scans of the timestep norm: auto, sequential or two-level">,
+    Option<"attention", "attention", "std::string", "\"auto\"", "chunk attention on cuda: auto, stored or recomputed">,
     Option<"gemm", "gemm", "std::string", "\"auto\"", "matrix products: auto, onednn, cublaslt or generated">,
     Option<"sharedBytes", "shared-bytes", "int64_t", "163 * 1024", "shared memory that a workgroup may use on cuda">,
     Option<"cores", "cores", "unsigned", "2", "cores the cost rules assume">];

@@ -68,6 +68,7 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     lowering.target = options.target;
     lowering.cema = options.cema;
     lowering.timestepNorm = options.timestepNorm;
+    lowering.attention = options.attention;
     lowering.gemm = options.gemm;
     if (options.target == "cuda") {
       lowering.vectorBytes = kWarpVectorBytes;

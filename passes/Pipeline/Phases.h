@@ -40,6 +40,7 @@ struct PipelineOptions {
   std::string pipelineSchedule = "1f1b";
   unsigned pipelineChunks = 1; ///< stages of each pipeline rank
   std::string cema = "auto";
+  std::string attention = "auto"; ///< on cuda: auto, stored, recomputed
   std::string gemm = "auto";
   unsigned cores = 2;
   std::string saveAssembly;

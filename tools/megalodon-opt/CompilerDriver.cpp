@@ -85,6 +85,10 @@ struct DriverOptions {
   cl::opt<std::string> timestepNorm{
       "timestep-norm", cl::cat(category), cl::init("auto"),
       cl::desc("scans of the timestep norm: auto, sequential or two-level")};
+  cl::opt<std::string> attention{
+      "attention", cl::cat(category), cl::init("auto"),
+      cl::desc("chunk attention on cuda: weights stored or recomputed, or "
+               "auto")};
   cl::opt<std::string> gemm{
       "gemm", cl::cat(category), cl::init("auto"),
       cl::desc("matrix products: auto, onednn or generated")};
@@ -137,6 +141,8 @@ static LogicalResult checkOptions() {
       failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) ||
       failed(oneOf("timestep-norm", o.timestepNorm,
                    {"auto", "sequential", "two-level"})) ||
+      failed(
+          oneOf("attention", o.attention, {"auto", "stored", "recomputed"})) ||
       failed(oneOf("gemm", o.gemm, {"auto", "onednn", "generated"})))
     return failure();
   if (o.target == "cuda" && o.precision == "f64")
@@ -285,9 +291,9 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
     return fail("a plan is a binary file: name it with -o FILE, or print the "
                 "IR of a phase with --compile-to=PHASE");
   PipelineOptions pipeline{
-      o.cpu,          o.recompute, o.mesh,    o.zero,  o.pipelineSchedule,
-      chunksOf(o),    o.cema,      o.gemm,    o.cores, o.saveAssembly,
-      o.timestepNorm, o.target,    gpuBackend};
+      o.cpu,          o.recompute,    o.mesh,      o.zero, o.pipelineSchedule,
+      chunksOf(o),    o.cema,         o.attention, o.gemm, o.cores,
+      o.saveAssembly, o.timestepNorm, o.target,    gpuBackend};
 
   DefaultTimingManager timing;
   applyDefaultTimingManagerCLOptions(timing);

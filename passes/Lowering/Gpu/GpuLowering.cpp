@@ -3,5 +3,6 @@
 
 void mlir::megalodon::populateGpuLowering(RewritePatternSet &patterns,
                                           const LoweringOptions &options) {
+  populateGpuAttentionLowering(patterns, options);
   populateGpuCemaLowering(patterns, options);
 }

@@ -179,8 +179,11 @@ void copyTile(KernelBuilder &k, const SharedTile &tile,
 }
 
 static Value closeGroup(KernelBuilder &k) {
-  return nvgpu::DeviceAsyncCreateGroupOp::create(
+  auto group = nvgpu::DeviceAsyncCreateGroupOp::create(
       k.b, nvgpu::DeviceAsyncTokenType::get(k.b.getContext()), ValueRange());
+  // Printed without operands the op would swallow what begins the next line.
+  group->setAttr("tiles", k.b.getUnitAttr());
+  return group;
 }
 
 static void waitForGroups(KernelBuilder &k, Value group, int64_t running) {
@@ -218,11 +221,14 @@ pipeline(KernelBuilder &k, Value count, int64_t stages, ValueRange carried,
     closeGroup(k);
     return compute(slice, k.rem(slice, k.index(stages)), sums);
   };
-  if (carried.empty()) {
+  SmallVector<Value> result;
+  if (carried.empty())
     k.loop(k.index(0), count, 1, [&](Value slice) { step(slice, {}); });
-    return {};
-  }
-  return k.loop(k.index(0), count, 1, carried, step);
+  else
+    result = k.loop(k.index(0), count, 1, carried, step);
+  // The last groups are empty; no thread ends with a group under way.
+  waitForGroups(k, group, 0);
+  return result;
 }
 
 //===-- Neighbours in a row
