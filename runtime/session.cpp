@@ -1,4 +1,5 @@
 #include "runtime/session.h"
+#include "runtime/core/BFloat16.h"
 #include "runtime/core/Error.h"
 #include "runtime/device.h"
 #include "runtime/parallel/Communicator.h"
@@ -297,8 +298,8 @@ struct Session::Impl {
         store(int8_t(variable.defaultValue));
         break;
       case ElementType::BF16:
-        throw Error(str(plan->path, ": input '", variable.name,
-                        "': a default value of type BF16 is not supported"));
+        store(narrow(float(variable.defaultValue)));
+        break;
       }
     }
   }

@@ -54,3 +54,39 @@ OpFoldResult ClipOp::fold(FoldAdaptor) {
   return DenseElementsAttr::get(
       type, FloatAttr::get(type.getElementType(), 1.0).getValue());
 }
+
+namespace {
+/// Logits are f32 where activations are bf16, and so would be their cotangent.
+/// Who reads it is a product that rounds it, so it need not be stored in full.
+struct RoundLogitsGradient : OpRewritePattern<CrossEntropyGradOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(CrossEntropyGradOp op,
+                                PatternRewriter &rewriter) const override {
+    auto isRounded = [](Value value) {
+      return cast<RankedTensorType>(value.getType()).getElementType().isBF16();
+    };
+    auto rounds = [&](Operation *user) {
+      if (auto input = dyn_cast<LinearGradInputOp>(user))
+        return isRounded(input.getDx()) || isRounded(input.getWeight());
+      if (auto weight = dyn_cast<LinearGradWeightOp>(user))
+        return isRounded(weight.getX()) || isRounded(weight.getDy());
+      return false;
+    };
+    if (isRounded(op.getDlogits()) || op.use_empty() ||
+        !llvm::all_of(op->getUsers(), rounds))
+      return failure();
+    auto type = cast<RankedTensorType>(op.getType());
+    rewriter.modifyOpInPlace(op, [&] {
+      op.getDlogits().setType(RankedTensorType::get(
+          type.getShape(), rewriter.getBF16Type(), type.getEncoding()));
+    });
+    return success();
+  }
+};
+} // namespace
+
+void CrossEntropyGradOp::getCanonicalizationPatterns(
+    RewritePatternSet &patterns, MLIRContext *context) {
+  patterns.add<RoundLogitsGradient>(context);
+}

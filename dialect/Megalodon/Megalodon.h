@@ -55,11 +55,18 @@ inline constexpr llvm::StringLiteral kMeshSymbol = "mesh";
 /// On modules: the canonical JSON of the config.
 inline constexpr llvm::StringLiteral kConfigAttr = "megalodon.config";
 inline constexpr llvm::StringLiteral kPrecisionAttr =
-    "megalodon.precision"; ///< StringAttr "f32" | "f64"
+    "megalodon.precision"; ///< StringAttr "f32" | "f64" | "bf16"
 
 /// DictionaryAttr of F64Attr: beta1, beta2, epsilon, weight_decay, clip.
 inline constexpr llvm::StringLiteral kOptimizerAttr = "megalodon.optimizer";
 /// I64Attr: how many trainable numbers the model has.
 inline constexpr llvm::StringLiteral kParametersAttr = "megalodon.parameters";
+
+/// The type in which numbers that are stored as `element` are computed: F of
+/// the dialect's description.
+inline Type computeType(Type element) {
+  return element.isBF16() ? Type(Float32Type::get(element.getContext()))
+                          : element;
+}
 
 } // namespace mlir::megalodon

@@ -19,7 +19,12 @@ def Megalodon_Dialect : Dialect {
     is an explicit operand and result.
 
     Notation used in the descriptions: B batch rows, L tokens in the call, D model dimension, N CEMA states a channel, G norm groups,
-    H heads, Z and V width of queries/keys and of values over all heads, dz = Z/H, dv = V/H, C chunk size, F the compute type (f32 or f64).
+    H heads, Z and V width of queries/keys and of values over all heads, dz = Z/H, dv = V/H, C chunk size.
+
+    F is the compute type: f32 or f64. A is the type in which activations, their cotangents and the attention's caches are stored: F, or bf16
+    where F is f32. Arithmetic is in F (or wider where an op says so) and a result of type A is rounded once, to nearest with ties to even.
+    What is not an activation (parameters, norm and CEMA state, statistics, losses, gradients of parameters) has type F. A matrix that only
+    products read, and the embedding table, may have type A as well: inference keeps them so.
     `C<n>` numbers the constraints a verifier checks.
   }];
   let useDefaultAttributePrinterParser = 1;
@@ -65,11 +70,15 @@ class Megalodon_Ranked<list<Type> elements, list<int> ranks> : ConfinedType<Rank
      CPred<"::llvm::cast<::mlir::ShapedType>($_self).hasStaticShape()">],
     "static tensor of " # !interleave(!foreach(e, elements, e.summary), " or ") # " of rank " # !interleave(ranks, " or ")>;
 class Megalodon_FloatRank<list<int> ranks> : Megalodon_Ranked<[F32, F64], ranks>;
+class Megalodon_ActivationRank<list<int> ranks> : Megalodon_Ranked<[F32, F64, BF16], ranks>;
+def AMatrix : Megalodon_ActivationRank<[2]>;           // [B, channels], or a product's weight
+def ATokens : Megalodon_ActivationRank<[3]>;           // [B, L, channels]
+def ATokensOrRows : Megalodon_ActivationRank<[2, 3]>;  // [B, channels] or [B, L, channels]
+def AAny : ConfinedType<RankedTensorOf<[F32, F64, BF16]>, [CPred<"::llvm::cast<::mlir::ShapedType>($_self).hasStaticShape()">], "static tensor of f32, f64 or bf16">;
 def FScalar : Megalodon_FloatRank<[0]>;
 def FVector : Megalodon_FloatRank<[1]>;
 def FMatrix : Megalodon_FloatRank<[2]>;
 def FTokens : Megalodon_FloatRank<[3]>;            // [B, L, channels]
-def FTokensOrRows : Megalodon_FloatRank<[2, 3]>;   // [B, channels] or [B, L, channels]
 def FStatistics : Megalodon_FloatRank<[4]>;        // [B, R, 2, G]
 def FStates : Megalodon_FloatRank<[5]>;            // [B, R, D, N, 2]
 def FAny : ConfinedType<RankedTensorOf<[F32, F64]>, [CPred<"::llvm::cast<::mlir::ShapedType>($_self).hasStaticShape()">], "static tensor of f32 or f64">;

@@ -30,7 +30,7 @@ def Megalodon_EmbeddingGradOp : Megalodon_GradientOp<"embedding_grad"> {
        -> tensor<32x16xf32>
     ```
   }];
-  let arguments = (ins I32Tokens:$tokens, FTokens:$dy, Optional<Index>:$rank, DefaultValuedAttr<F64Attr, "1.0">:$scale);
+  let arguments = (ins I32Tokens:$tokens, ATokens:$dy, Optional<Index>:$rank, DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let results = (outs FMatrix:$dweight);
   let assemblyFormat = "$tokens `,` $dy (`at` $rank^)? attr-dict `:` functional-type(operands, results)";
 }
@@ -42,7 +42,7 @@ def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input", [Inf
     dx = dy W
     ```
 
-    `dy` [.., M], `weight` [M, K], `dx` [.., K].
+    `dy` [.., M], `weight` [M, K], `dx` [.., K], each of type A or F. The product is formed as linear forms it.
 
     * C1: shapes as given.
 
@@ -52,8 +52,8 @@ def Megalodon_LinearGradInputOp : Megalodon_GradientOp<"linear_grad_input", [Inf
     %dx = megalodon.linear_grad_input %dy, %weight : (tensor<2x8x24xf32>, tensor<24x16xf32>) -> tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins FTokensOrRows:$dy, FMatrix:$weight);
-  let results = (outs FTokensOrRows:$dx);
+  let arguments = (ins ATokensOrRows:$dy, AMatrix:$weight);
+  let results = (outs ATokensOrRows:$dx);
   let assemblyFormat = "$dy `,` $weight attr-dict `:` functional-type(operands, results)";
 }
 
@@ -64,7 +64,7 @@ def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight", [I
     dW = dy^T x
     ```
 
-    `dy` [.., M], `x` [.., K], `dweight` [M, K]; summed over tokens.
+    `dy` [.., M], `x` [.., K], each of type A or F, `dweight` [M, K] of type F; summed over tokens. The product is formed as linear forms it.
 
     * C1: shapes as given.
 
@@ -74,7 +74,7 @@ def Megalodon_LinearGradWeightOp : Megalodon_GradientOp<"linear_grad_weight", [I
     %dweight = megalodon.linear_grad_weight %dy, %x : (tensor<2x8x24xf32>, tensor<2x8x16xf32>) -> tensor<24x16xf32>
     ```
   }];
-  let arguments = (ins FTokensOrRows:$dy, FTokensOrRows:$x);
+  let arguments = (ins ATokensOrRows:$dy, ATokensOrRows:$x);
   let results = (outs FMatrix:$dweight);
   let assemblyFormat = "$dy `,` $x attr-dict `:` functional-type(operands, results)";
 }
@@ -96,7 +96,7 @@ def Megalodon_LinearGradBiasOp : Megalodon_GradientOp<"linear_grad_bias", [Infer
     %dbias = megalodon.linear_grad_bias %dy : (tensor<2x8x24xf32>) -> tensor<24xf32>
     ```
   }];
-  let arguments = (ins FTokensOrRows:$dy);
+  let arguments = (ins ATokensOrRows:$dy);
   let results = (outs FVector:$dbias);
   let assemblyFormat = "$dy attr-dict `:` functional-type(operands, results)";
 }
@@ -128,9 +128,9 @@ def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [A
        -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, Optional<FMatrix>:$dnew_mean, Optional<FMatrix>:$dnew_var, FTokens:$x, FVector:$weight, I64Rows:$count,
+  let arguments = (ins ATokens:$dy, Optional<FMatrix>:$dnew_mean, Optional<FMatrix>:$dnew_var, ATokens:$x, FVector:$weight, I64Rows:$count,
                        FTokens:$running_mean, FTokens:$running_rstd);
-  let results = (outs FTokens:$dx, FVector:$dweight, FVector:$dbias, FMatrix:$dmean, FMatrix:$dvar);
+  let results = (outs ATokens:$dx, FVector:$dweight, FVector:$dbias, FMatrix:$dmean, FMatrix:$dvar);
   let assemblyFormat = "$dy (`end` `(` $dnew_mean^ `,` $dnew_var `)`)? `,` $x `,` $weight `state` `(` $count `,` $running_mean `,` $running_rstd `)` attr-dict `:` functional-type(operands, results)";
 }
 
@@ -185,8 +185,8 @@ def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptor
        -> (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, Optional<FState>:$dnew_state, FTokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FAny:$block_states, I64Attr:$block);
-  let results = (outs FTokens:$dx, F64Matrix:$dp, F64Complex:$dq, F64Complex:$dg, FMatrix:$domega, FState:$dstate);
+  let arguments = (ins ATokens:$dy, Optional<FState>:$dnew_state, ATokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FAny:$block_states, I64Attr:$block);
+  let results = (outs ATokens:$dx, F64Matrix:$dp, F64Complex:$dq, F64Complex:$dg, FMatrix:$domega, FState:$dstate);
   let assemblyFormat = "$dy (`end` `(` $dnew_state^ `)`)? `,` $x `,` $p `,` $q `,` $g `,` $omega `states` `(` $block_states `)` attr-dict `:` functional-type(operands, results)";
 }
 
@@ -213,8 +213,8 @@ def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [AttrSizedOp
        -> (tensor<2x8x16xf32>, tensor<16xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width);
-  let results = (outs FTokens:$dx, Optional<FVector>:$dweight);
+  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width);
+  let results = (outs ATokens:$dx, Optional<FVector>:$dweight);
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? (`sums` `(` $sums^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
@@ -241,8 +241,8 @@ def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [AttrSiz
        -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width);
-  let results = (outs FTokens:$dx, Variadic<FVector>:$dparameters);
+  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width);
+  let results = (outs ATokens:$dx, Variadic<FVector>:$dparameters);
   let extraClassDeclaration = [{
     /// Null without parameters.
     ::mlir::Value getDweight() { return getDparameters().empty() ? ::mlir::Value() : getDparameters()[0]; }
@@ -272,8 +272,8 @@ def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad", [I
        -> (tensor<2x8x8xf32>, tensor<2x8xf32>, tensor<2x8xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dq, FTokens:$dk, FTokens:$z, FMatrix:$gamma, I64Attr:$heads, F64Attr:$eps);
-  let results = (outs FTokens:$dz, FMatrix:$dgamma, FMatrix:$dbeta);
+  let arguments = (ins ATokens:$dq, ATokens:$dk, ATokens:$z, FMatrix:$gamma, I64Attr:$heads, F64Attr:$eps);
+  let results = (outs ATokens:$dz, FMatrix:$dgamma, FMatrix:$dbeta);
   let assemblyFormat = "$dq `,` $dk `,` $z `,` $gamma attr-dict `:` functional-type(operands, results)";
 }
 
@@ -300,8 +300,8 @@ def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad"
        -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dout, FTokens:$q, FTokens:$k, FTokens:$v, FTokens:$cache_k, FTokens:$cache_v, I64Rows:$count, FTokens:$out, FTokens:$lse, I64Attr:$heads);
-  let results = (outs FTokens:$dq, FTokens:$dk, FTokens:$dv);
+  let arguments = (ins ATokens:$dout, ATokens:$q, ATokens:$k, ATokens:$v, ATokens:$cache_k, ATokens:$cache_v, I64Rows:$count, ATokens:$out, FTokens:$lse, I64Attr:$heads);
+  let results = (outs ATokens:$dq, ATokens:$dk, ATokens:$dv);
   let assemblyFormat = "$dout `,` $q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count `saved` `(` $out `,` $lse `)` attr-dict `:` functional-type(operands, results)";
 }
 
@@ -320,8 +320,8 @@ def Megalodon_SiluGradOp : Megalodon_GradientOp<"silu_grad", [SameOperandsAndRes
     %dx = megalodon.silu_grad %dy, %x : tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$x);
-  let results = (outs FTokens:$dx);
+  let arguments = (ins ATokens:$dy, ATokens:$x);
+  let results = (outs ATokens:$dx);
   let assemblyFormat = "$dy `,` $x attr-dict `:` type($x)";
   let hasVerifier = 0;
 }
@@ -343,8 +343,8 @@ def Megalodon_GateGradOp : Megalodon_GradientOp<"gate_grad", [InferTypeOpAdaptor
        -> (tensor<2x8x16xf32>, tensor<2x8x16xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$value, FTokens:$gate);
-  let results = (outs FTokens:$dvalue, FTokens:$dgate);
+  let arguments = (ins ATokens:$dy, ATokens:$value, ATokens:$gate);
+  let results = (outs ATokens:$dvalue, ATokens:$dgate);
   let assemblyFormat = "$dy `,` $value `by` $gate attr-dict `:` functional-type(operands, results)";
 }
 
@@ -368,8 +368,8 @@ def Megalodon_TwoHopResidualGradOp : Megalodon_GradientOp<"two_hop_residual_grad
        -> (tensor<2x8x16xf32>, tensor<16xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$branch, FVector:$alpha);
-  let results = (outs FTokens:$dbranch, FVector:$dalpha);
+  let arguments = (ins ATokens:$dy, ATokens:$branch, FVector:$alpha);
+  let results = (outs ATokens:$dbranch, FVector:$dalpha);
   let assemblyFormat = "$dy `,` $branch `rescale` $alpha attr-dict `:` functional-type(operands, results)";
 }
 
@@ -397,7 +397,8 @@ def Megalodon_CrossEntropyGradOp : Megalodon_GradientOp<"cross_entropy_grad", [I
   }];
   let arguments = (ins FMatrix:$dnll, FTokens:$logits, I32Tokens:$targets, FMatrix:$lse, Optional<Index>:$rank,
                        OptionalAttr<I64Attr>:$vocabulary);
-  let results = (outs FTokens:$dlogits);
+  let results = (outs ATokens:$dlogits);
+  let hasCanonicalizer = 1;
   let assemblyFormat = "$dnll `,` $logits `,` $targets `,` $lse (`at` $rank^)? attr-dict `:` functional-type(operands, results)";
 }
 

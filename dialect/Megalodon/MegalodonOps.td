@@ -24,7 +24,7 @@ def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor
     other ranks give 0.
 
     * C1: result is [B, L, D] with [B, L] of tokens and D of weight.
-    * C2: element types of weight and result agree.
+    * C2: the element type of result is that of weight, or bf16 where weight has f32.
 
     Example:
 
@@ -34,8 +34,8 @@ def Megalodon_EmbeddingOp : Megalodon_ForwardOp<"embedding", [InferTypeOpAdaptor
        -> tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins I32Tokens:$tokens, FMatrix:$weight, Optional<Index>:$rank, DefaultValuedAttr<F64Attr, "1.0">:$scale);
-  let results = (outs FTokens:$result);
+  let arguments = (ins I32Tokens:$tokens, AMatrix:$weight, Optional<Index>:$rank, DefaultValuedAttr<F64Attr, "1.0">:$scale);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$tokens `,` $weight (`at` $rank^)? attr-dict `:` functional-type(operands, results)";
 }
 
@@ -51,7 +51,10 @@ def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptorWithIs
     * C1: last dimension of x equals K.
     * C2: result has x's leading dimensions and M.
     * C3: bias is [M].
-    * C4: element types agree.
+    * C4: x and weight have type A or F, bias F; result A or F.
+
+    The product is formed of numbers of one type: where one of x, weight and result has bf16, x and weight are rounded to it. Sums are in F.
+    bias is added to the rounded product.
 
     Example:
 
@@ -61,8 +64,8 @@ def Megalodon_LinearOp : Megalodon_ForwardOp<"linear", [InferTypeOpAdaptorWithIs
        -> tensor<2x8x24xf32>
     ```
   }];
-  let arguments = (ins FTokensOrRows:$x, FMatrix:$weight, Optional<FVector>:$bias);
-  let results = (outs FTokensOrRows:$result);
+  let arguments = (ins ATokensOrRows:$x, AMatrix:$weight, Optional<FVector>:$bias);
+  let results = (outs ATokensOrRows:$result);
   let assemblyFormat = "$x `,` $weight (`bias` $bias^)? attr-dict `:` functional-type(operands, results)";
 }
 
@@ -85,7 +88,7 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
     * C4: G divides D and G < D.
     * C5: running_* are [B, L, G].
     * C6: eps > 0.
-    * C7: element types agree.
+    * C7: x and result have type A, all others F.
 
     Example:
 
@@ -96,8 +99,8 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
        -> (tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x4xf32>, tensor<2x8x4xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$x, FVector:$weight, FVector:$bias, I64Rows:$count, FMatrix:$mean, FMatrix:$var, F64Attr:$eps);
-  let results = (outs FTokens:$result, I64Rows:$new_count, FMatrix:$new_mean, FMatrix:$new_var, FTokens:$running_mean, FTokens:$running_rstd);
+  let arguments = (ins ATokens:$x, FVector:$weight, FVector:$bias, I64Rows:$count, FMatrix:$mean, FMatrix:$var, F64Attr:$eps);
+  let results = (outs ATokens:$result, I64Rows:$new_count, FMatrix:$new_mean, FMatrix:$new_var, FTokens:$running_mean, FTokens:$running_rstd);
   let assemblyFormat = "$x `,` $weight `,` $bias `state` `(` $count `,` $mean `,` $var `)` attr-dict `:` functional-type(operands, results)";
 }
 
@@ -145,7 +148,7 @@ def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptorWithIsComp
     * C3: omega [D,1].
     * C4: states [B,D,N,2].
     * C5: block_states [ceil(L/block),B,D,N,2], block > 0.
-    * C6: x, omega, states have one element type.
+    * C6: x and result have type A; omega and states F.
 
     Example:
 
@@ -155,8 +158,8 @@ def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptorWithIsComp
        -> (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x2x16x4x2xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FState:$state, I64Attr:$block);
-  let results = (outs FTokens:$result, FState:$new_state, FAny:$block_states);
+  let arguments = (ins ATokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FState:$state, I64Attr:$block);
+  let results = (outs ATokens:$result, FState:$new_state, FAny:$block_states);
   let assemblyFormat = "$x `,` $p `,` $q `,` $g `,` $omega `state` `(` $state `)` attr-dict `:` functional-type(operands, results)";
 }
 
@@ -181,8 +184,8 @@ def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdapt
        -> tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
-  let results = (outs FTokens:$result);
+  let arguments = (ins ATokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
 
@@ -207,8 +210,8 @@ def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOpe
        -> tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x, Optional<FVector>:$weight, Optional<FVector>:$bias, F64Attr:$eps);
-  let results = (outs FTokens:$result);
+  let arguments = (ins ATokens:$x, Optional<FVector>:$weight, Optional<FVector>:$bias, F64Attr:$eps);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$x (`affine` `(` $weight^ `,` $bias `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
@@ -235,8 +238,8 @@ def Megalodon_NormalizedQKOp : Megalodon_ForwardOp<"normalized_qk", [InferTypeOp
        -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$z, FMatrix:$gamma, FMatrix:$beta, I64Attr:$heads, F64Attr:$eps);
-  let results = (outs FTokens:$q, FTokens:$k);
+  let arguments = (ins ATokens:$z, FMatrix:$gamma, FMatrix:$beta, I64Attr:$heads, F64Attr:$eps);
+  let results = (outs ATokens:$q, ATokens:$k);
   let assemblyFormat = "$z `,` $gamma `,` $beta attr-dict `:` functional-type(operands, results)";
 }
 
@@ -263,8 +266,8 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptorW
        -> tensor<2x8x8xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x, I64Rows:$count, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse);
-  let results = (outs FTokens:$result);
+  let arguments = (ins ATokens:$x, I64Rows:$count, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$x `at` $count (`inverse` $inverse^)? attr-dict `:` functional-type(operands, results)";
   let hasFolder = 1;
 }
@@ -297,8 +300,8 @@ def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTy
        -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$q, FTokens:$k, FTokens:$v, FTokens:$cache_k, FTokens:$cache_v, I64Rows:$count, I64Attr:$heads);
-  let results = (outs FTokens:$result, FTokens:$lse);
+  let arguments = (ins ATokens:$q, ATokens:$k, ATokens:$v, ATokens:$cache_k, ATokens:$cache_v, I64Rows:$count, I64Attr:$heads);
+  let results = (outs ATokens:$result, FTokens:$lse);
   let assemblyFormat = "$q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count attr-dict `:` functional-type(operands, results)";
 }
 
@@ -320,8 +323,8 @@ def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAd
        -> tensor<2x4x8xf32>
     ```
   }];
-  let arguments = (ins FTokens:$cache, FTokens:$rows, I64Rows:$count);
-  let results = (outs FTokens:$result);
+  let arguments = (ins ATokens:$cache, ATokens:$rows, I64Rows:$count);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$cache `,` $rows `at` $count attr-dict `:` functional-type(operands, results)";
 }
 
@@ -340,8 +343,8 @@ def Megalodon_SiluOp : Megalodon_CheapForwardOp<"silu", [SameOperandsAndResultTy
     %result = megalodon.silu %x : tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x);
-  let results = (outs FTokens:$result);
+  let arguments = (ins ATokens:$x);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$x attr-dict `:` type($x)";
   let hasVerifier = 0;
 }
@@ -363,8 +366,8 @@ def Megalodon_GateOp : Megalodon_CheapForwardOp<"gate", [SameOperandsAndResultTy
     %result = megalodon.gate %value by %gate : tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins FTokens:$value, FTokens:$gate);
-  let results = (outs FTokens:$result);
+  let arguments = (ins ATokens:$value, ATokens:$gate);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$value `by` $gate attr-dict `:` type($value)";
   let hasVerifier = 0;
 }
@@ -386,8 +389,8 @@ def Megalodon_AddOp : Megalodon_ForwardOp<"add", [SameOperandsAndResultType]> {
     %result = megalodon.add %a, %b, %c : tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins Variadic<FAny>:$inputs);
-  let results = (outs FAny:$result);
+  let arguments = (ins Variadic<AAny>:$inputs);
+  let results = (outs AAny:$result);
   let assemblyFormat = "$inputs attr-dict `:` type($result)";
   let hasFolder = 1;
   let hasCanonicalizer = 1;
@@ -415,8 +418,8 @@ def Megalodon_TwoHopResidualOp : Megalodon_ForwardOp<"two_hop_residual", [InferT
        -> tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x, FTokens:$branch, Optional<FVector>:$alpha);
-  let results = (outs FTokens:$result);
+  let arguments = (ins ATokens:$x, ATokens:$branch, Optional<FVector>:$alpha);
+  let results = (outs ATokens:$result);
   let assemblyFormat = "$x `,` $branch (`rescale` $alpha^)? attr-dict `:` functional-type(operands, results)";
 }
 
@@ -437,8 +440,8 @@ def Megalodon_LastTokenOp : Megalodon_Op<"last_token", [InferTypeOpAdaptorWithIs
     %result = megalodon.last_token %x : (tensor<2x8x16xf32>) -> tensor<2x16xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x);
-  let results = (outs FMatrix:$result);
+  let arguments = (ins ATokens:$x);
+  let results = (outs AMatrix:$result);
   let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
   let hasVerifier = 1;
 }
@@ -454,7 +457,7 @@ def Megalodon_CrossEntropyOp : Megalodon_ForwardOp<"cross_entropy", [InferTypeOp
     A target of -100 is ignored: its nll is 0. `lse` is the residual of the backward pass.
 
     * C1: logits [B,L,O]; targets, nll, lse [B,L].
-    * C2: element types agree.
+    * C2: element types agree: F.
 
     Example:
 

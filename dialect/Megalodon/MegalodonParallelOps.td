@@ -28,7 +28,7 @@ def Megalodon_TimestepStatisticsOp : Megalodon_ParallelOp<"timestep_statistics",
 
     Sums in f64.
 
-    * C1: x [B,L,D], summary [B,1,2,G] of one element type.
+    * C1: x [B,L,D], summary [B,1,2,G] of type F.
     * C2: G, the attribute groups, divides D.
 
     Example:
@@ -37,7 +37,7 @@ def Megalodon_TimestepStatisticsOp : Megalodon_ParallelOp<"timestep_statistics",
     %summary = megalodon.timestep_statistics %x {groups = 4 : i64} : (tensor<2x8x16xf32>) -> tensor<2x1x2x4xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x, I64Attr:$groups);
+  let arguments = (ins ATokens:$x, I64Attr:$groups);
   let results = (outs FStatistics:$summary);
   let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
 }
@@ -109,7 +109,7 @@ def Megalodon_TimestepMomentsGradOp : Megalodon_ParallelOp<"timestep_moments_gra
 
     * C1: dmean, dvar [B,G]; share [B,1,2,G].
     * C2: x [B,L,D], G divides D; running_mean [B,L,G]; count [B].
-    * C3: element types agree.
+    * C3: x has type A, all others F.
 
     Example:
 
@@ -119,7 +119,7 @@ def Megalodon_TimestepMomentsGradOp : Megalodon_ParallelOp<"timestep_moments_gra
        -> tensor<2x1x2x4xf32>
     ```
   }];
-  let arguments = (ins FMatrix:$dmean, FMatrix:$dvar, FTokens:$x, I64Rows:$count, FTokens:$running_mean);
+  let arguments = (ins FMatrix:$dmean, FMatrix:$dvar, ATokens:$x, I64Rows:$count, FTokens:$running_mean);
   let results = (outs FStatistics:$share);
   let assemblyFormat = "$dmean `,` $dvar `,` $x `state` `(` $count `,` $running_mean `)` attr-dict `:` functional-type(operands, results)";
 }
@@ -140,7 +140,7 @@ def Megalodon_TimestepSuffixGradOp : Megalodon_ParallelOp<"timestep_suffix_grad"
     * C1: dx, x and result have one type [B,L,D].
     * C2: shares [B,R,2,G], G divides D.
     * C3: running_mean [B,L,G]; count [B]; dmean, dvar [B,G].
-    * C4: element types agree.
+    * C4: dx, x and result have type A, all others F.
 
     Example:
 
@@ -150,8 +150,8 @@ def Megalodon_TimestepSuffixGradOp : Megalodon_ParallelOp<"timestep_suffix_grad"
        -> (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
     ```
   }];
-  let arguments = (ins FTokens:$dx, FTokens:$x, FStatistics:$shares, I64Rows:$count, FTokens:$running_mean, Index:$rank);
-  let results = (outs FTokens:$result, FMatrix:$dmean, FMatrix:$dvar);
+  let arguments = (ins ATokens:$dx, ATokens:$x, FStatistics:$shares, I64Rows:$count, FTokens:$running_mean, Index:$rank);
+  let results = (outs ATokens:$result, FMatrix:$dmean, FMatrix:$dvar);
   let assemblyFormat = "$dx `,` $x `,` $shares `state` `(` $count `,` $running_mean `)` `at` $rank attr-dict `:` functional-type(operands, results)";
 }
 
@@ -165,7 +165,7 @@ def Megalodon_CemaSummaryOp : Megalodon_ParallelOp<"cema_summary", [InferTypeOpA
     ```
 
     * C1: x [B,L,D]; p [D,N]; q [D,N,2].
-    * C2: summary [B,1,D,N,2] of x's element type.
+    * C2: summary [B,1,D,N,2] of type F.
 
     Example:
 
@@ -175,7 +175,7 @@ def Megalodon_CemaSummaryOp : Megalodon_ParallelOp<"cema_summary", [InferTypeOpA
        -> tensor<2x1x16x4x2xf32>
     ```
   }];
-  let arguments = (ins FTokens:$x, F64Matrix:$p, F64Complex:$q);
+  let arguments = (ins ATokens:$x, F64Matrix:$p, F64Complex:$q);
   let results = (outs FStates:$summary);
   let assemblyFormat = "$x `,` $p `,` $q attr-dict `:` functional-type(operands, results)";
 }
@@ -190,7 +190,7 @@ def Megalodon_CemaGradSummaryOp : Megalodon_ParallelOp<"cema_grad_summary", [Inf
     This is what cema_grad gives as dstate when dnew_state is 0.
 
     * C1: dy [B,L,D]; q, g [D,N,2].
-    * C2: summary [B,1,D,N,2] of dy's element type.
+    * C2: summary [B,1,D,N,2] of type F.
 
     Example:
 
@@ -200,7 +200,7 @@ def Megalodon_CemaGradSummaryOp : Megalodon_ParallelOp<"cema_grad_summary", [Inf
        -> tensor<2x1x16x4x2xf32>
     ```
   }];
-  let arguments = (ins FTokens:$dy, F64Complex:$q, F64Complex:$g);
+  let arguments = (ins ATokens:$dy, F64Complex:$q, F64Complex:$g);
   let results = (outs FStates:$summary);
   let assemblyFormat = "$dy `,` $q `,` $g attr-dict `:` functional-type(operands, results)";
 }
@@ -308,7 +308,7 @@ def Megalodon_RmsNormGradSumsOp : Megalodon_ParallelOp<"rms_norm_grad_sums", [In
     ```
 
     * C1: dy, x one type [B,L,D].
-    * C2: weight, if given, [D] of x's element type.
+    * C2: weight, if given, [D] of type F.
     * C3: sums [B,L,2] of f64.
 
     Example:
@@ -319,7 +319,7 @@ def Megalodon_RmsNormGradSumsOp : Megalodon_ParallelOp<"rms_norm_grad_sums", [In
        -> tensor<2x8x2xf64>
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight);
+  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight);
   let results = (outs F64Tokens:$sums);
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }
@@ -334,7 +334,7 @@ def Megalodon_LayerNormGradSumsOp : Megalodon_ParallelOp<"layer_norm_grad_sums",
     ```
 
     * C1: dy, x one type [B,L,D].
-    * C2: weight, if given, [D] of x's element type.
+    * C2: weight, if given, [D] of type F.
     * C3: sums [B,L,4] of f64.
 
     Example:
@@ -345,7 +345,7 @@ def Megalodon_LayerNormGradSumsOp : Megalodon_ParallelOp<"layer_norm_grad_sums",
        -> tensor<2x8x4xf64>
     ```
   }];
-  let arguments = (ins FTokens:$dy, FTokens:$x, Optional<FVector>:$weight);
+  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight);
   let results = (outs F64Tokens:$sums);
   let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
 }

@@ -18,6 +18,9 @@ Type elementOf(Value value) {
   return cast<RankedTensorType>(value.getType()).getElementType();
 }
 
+/// The type in which the elements are computed: F, of a value of type A or F.
+Type computeTypeOf(Value value) { return computeType(elementOf(value)); }
+
 /// A chain of checks of one op. The first that fails reports; later ones are
 /// skipped. Absent optional values pass.
 class Check {
@@ -34,6 +37,15 @@ public:
   Check &element(StringRef name, Value value, Type expected) {
     if (passed && value && elementOf(value) != expected)
       report(name) << "expected elements of " << expected << ", got "
+                   << elementOf(value);
+    return *this;
+  }
+
+  /// Elements of type A or F, F being `expected`.
+  Check &activation(StringRef name, Value value, Type expected) {
+    if (passed && value && computeTypeOf(value) != expected)
+      report(name) << "expected elements of " << expected
+                   << (expected.isF32() ? " or bf16" : "") << ", got "
                    << elementOf(value);
     return *this;
   }
@@ -73,9 +85,11 @@ public:
     return *this;
   }
 
-  /// The results are those that follow from the operands.
+  /// The results are those that follow from the operands; with `rounding` their
+  /// elements may be of either type A or F.
   template <typename OpT>
-  LogicalResult results(OpT typedOp, ArrayRef<StringRef> names) {
+  LogicalResult results(OpT typedOp, ArrayRef<StringRef> names,
+                        bool rounding = false) {
     if (!passed)
       return failure();
     SmallVector<Type> inferred;
@@ -88,7 +102,11 @@ public:
     for (auto [name, type, result] :
          llvm::zip(names, inferred, op->getResults())) {
       shape(name, result, cast<RankedTensorType>(type).getShape());
-      element(name, result, cast<RankedTensorType>(type).getElementType());
+      Type expected = cast<RankedTensorType>(type).getElementType();
+      if (rounding)
+        activation(name, result, computeType(expected));
+      else
+        element(name, result, expected);
     }
     return *this;
   }
@@ -114,7 +132,10 @@ int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 LogicalResult EmbeddingOp::verify() {
   // C1, C2
-  return Check(*this).results(*this, {"result"});
+  Check check(*this);
+  if (elementOf(getWeight()).isBF16())
+    check.element("result", getResult(), elementOf(getWeight()));
+  return check.results(*this, {"result"}, /*rounding=*/true);
 }
 
 LogicalResult LinearOp::verify() {
@@ -127,17 +148,17 @@ LogicalResult LinearOp::verify() {
   // C3
   check.shape("bias", getBias(), {weight[0]});
   // C4
-  check.element("weight", getWeight(), elementOf(getX()))
-      .element("bias", getBias(), elementOf(getX()));
+  check.activation("weight", getWeight(), computeTypeOf(getX()))
+      .element("bias", getBias(), computeTypeOf(getX()));
   // C2, C4
-  return check.results(*this, {"result"});
+  return check.results(*this, {"result"}, /*rounding=*/true);
 }
 
 LogicalResult TimestepNormOp::verify() {
   Check check(*this);
   ArrayRef<int64_t> x = shapeOf(getX());
   int64_t groups = shapeOf(getMean())[1];
-  Type element = elementOf(getX());
+  Type element = computeTypeOf(getX());
   // C2
   check.shape("weight", getWeight(), {x[2]}).shape("bias", getBias(), {x[2]});
   // C3
@@ -190,7 +211,7 @@ LogicalResult CemaOp::verify() {
   Check check(*this);
   ArrayRef<int64_t> x = shapeOf(getX());
   int64_t states = shapeOf(getP())[1];
-  Type element = elementOf(getX());
+  Type element = computeTypeOf(getX());
   // C2
   check.shape("p", getP(), {x[2], states})
       .shape("q", getQ(), {x[2], states, 2})
@@ -212,7 +233,7 @@ LogicalResult RmsNormOp::verify() {
   Check check(*this);
   // C2
   check.shape("weight", getWeight(), {shapeOf(getX())[2]})
-      .element("weight", getWeight(), elementOf(getX()));
+      .element("weight", getWeight(), computeTypeOf(getX()));
   // C3
   check.positive("eps", getEps());
   // C1
@@ -222,7 +243,7 @@ LogicalResult RmsNormOp::verify() {
 LogicalResult LayerNormOp::verify() {
   Check check(*this);
   int64_t channels = shapeOf(getX())[2];
-  Type element = elementOf(getX());
+  Type element = computeTypeOf(getX());
   // C2
   check
       .that(!getWeight() == !getBias(), "affine",
@@ -244,9 +265,9 @@ LogicalResult NormalizedQKOp::verify() {
   check.divides("heads", getHeads(), "width", width);
   // C3
   check.shape("gamma", getGamma(), {2, width})
-      .element("gamma", getGamma(), elementOf(getZ()))
+      .element("gamma", getGamma(), computeTypeOf(getZ()))
       .shape("beta", getBeta(), {2, width})
-      .element("beta", getBeta(), elementOf(getZ()));
+      .element("beta", getBeta(), computeTypeOf(getZ()));
   // C4
   check.positive("eps", getEps());
   // C1
@@ -319,7 +340,7 @@ LogicalResult TwoHopResidualOp::verify() {
   check.type("branch", getBranch(), getX());
   // C2
   check.shape("alpha", getAlpha(), {shapeOf(getX())[2]})
-      .element("alpha", getAlpha(), elementOf(getX()));
+      .element("alpha", getAlpha(), computeTypeOf(getX()));
   // C1
   return check.results(*this, {"result"});
 }
@@ -357,7 +378,7 @@ LogicalResult EmbeddingGradOp::verify() {
                     dweight = shapeOf(getDweight());
   // C1
   check.shape("dy", getDy(), {tokens[0], tokens[1], dweight[1]})
-      .element("dweight", getDweight(), elementOf(getDy()));
+      .element("dweight", getDweight(), computeTypeOf(getDy()));
   return check;
 }
 
@@ -369,8 +390,8 @@ LogicalResult LinearGradInputOp::verify() {
       .that(shapeOf(getDy()).back() == outputs, "dy",
             "a last dimension of " + Twine(outputs),
             Twine(shapeOf(getDy()).back()))
-      .element("weight", getWeight(), elementOf(getDy()));
-  return check.results(*this, {"dx"});
+      .activation("weight", getWeight(), computeTypeOf(getDy()));
+  return check.results(*this, {"dx"}, /*rounding=*/true);
 }
 
 LogicalResult LinearGradWeightOp::verify() {
@@ -378,7 +399,7 @@ LogicalResult LinearGradWeightOp::verify() {
   SmallVector<int64_t> x(shapeOf(getDy()).drop_back());
   x.push_back(shapeOf(getX()).back());
   // C1
-  check.shape("x", getX(), x).element("x", getX(), elementOf(getDy()));
+  check.shape("x", getX(), x).activation("x", getX(), computeTypeOf(getDy()));
   return check.results(*this, {"dweight"});
 }
 
@@ -391,7 +412,7 @@ LogicalResult TimestepNormGradOp::verify() {
   Check check(*this);
   ArrayRef<int64_t> x = shapeOf(getX());
   int64_t groups = shapeOf(getRunningMean())[2];
-  Type element = elementOf(getX());
+  Type element = computeTypeOf(getX());
   // C1
   check.type("dy", getDy(), getX());
   // C2
@@ -432,7 +453,7 @@ LogicalResult CemaGradOp::verify() {
   Check check(*this);
   ArrayRef<int64_t> x = shapeOf(getX());
   int64_t states = shapeOf(getP())[1];
-  Type element = elementOf(getX());
+  Type element = computeTypeOf(getX());
   // C1
   check.type("dy", getDy(), getX());
   // C2
@@ -477,7 +498,7 @@ LogicalResult RmsNormGradOp::verify() {
   check.type("dy", getDy(), getX());
   // C2
   check.shape("weight", getWeight(), {shapeOf(getX())[2]})
-      .element("weight", getWeight(), elementOf(getX()));
+      .element("weight", getWeight(), computeTypeOf(getX()));
   // C3
   checkSlice(check, getX(), getSums(), getWidth(), 2);
   return check.results(*this, {"dx", "dweight"});
@@ -489,7 +510,7 @@ LogicalResult LayerNormGradOp::verify() {
   check.type("dy", getDy(), getX());
   // C2
   check.shape("weight", getWeight(), {shapeOf(getX())[2]})
-      .element("weight", getWeight(), elementOf(getX()));
+      .element("weight", getWeight(), computeTypeOf(getX()));
   // C3
   checkSlice(check, getX(), getSums(), getWidth(), 4);
   return check.results(*this, {"dx", "dweight", "dbias"});
@@ -502,7 +523,7 @@ LogicalResult NormalizedQKGradOp::verify() {
   check.type("dq", getDq(), getZ()).type("dk", getDk(), getZ());
   // C2
   check.shape("gamma", getGamma(), {2, width})
-      .element("gamma", getGamma(), elementOf(getZ()));
+      .element("gamma", getGamma(), computeTypeOf(getZ()));
   // C3
   check.divides("heads", getHeads(), "width", width);
   // C1, C2
@@ -522,7 +543,7 @@ LogicalResult ChunkAttentionGradOp::verify() {
       .divides("heads", getHeads(), "value width", v[2]);
   // C2
   check.shape("lse", getLse(), {q[0], q[1], static_cast<int64_t>(getHeads())})
-      .element("lse", getLse(), elementOf(getQ()));
+      .element("lse", getLse(), computeTypeOf(getQ()));
   // C3
   checkCaches(check, getQ(), getV(), getCacheK(), getCacheV(), getCount());
   // C1
@@ -542,7 +563,7 @@ LogicalResult TwoHopResidualGradOp::verify() {
   check.type("dy", getDy(), getBranch());
   // C2
   check.shape("alpha", getAlpha(), {shapeOf(getBranch())[2]})
-      .element("alpha", getAlpha(), elementOf(getBranch()));
+      .element("alpha", getAlpha(), computeTypeOf(getBranch()));
   return check.results(*this, {"dbranch", "dalpha"});
 }
 
@@ -562,7 +583,7 @@ LogicalResult CrossEntropyGradOp::verify() {
   if (getVocabulary())
     check.positive("vocabulary", *getVocabulary());
   // C1
-  return check.results(*this, {"dlogits"});
+  return check.results(*this, {"dlogits"}, /*rounding=*/true);
 }
 
 LogicalResult MeanGradOp::verify() {
@@ -659,7 +680,7 @@ static void checkTokens(Check &check, Value x, Value count, Value runningMean,
   ArrayRef<int64_t> shape = shapeOf(x);
   check.divides("groups", groups, "channels", shape[2])
       .shape("running_mean", runningMean, {shape[0], shape[1], groups})
-      .element("running_mean", runningMean, elementOf(x))
+      .element("running_mean", runningMean, computeTypeOf(x))
       .shape("count", count, {shape[0]});
 }
 
@@ -669,7 +690,7 @@ LogicalResult TimestepMomentsGradOp::verify() {
   int64_t groups = shapeOf(getDmean())[1];
   // C1, C3
   check.shape("dmean", getDmean(), {x[0], groups})
-      .element("dmean", getDmean(), elementOf(getX()))
+      .element("dmean", getDmean(), computeTypeOf(getX()))
       .type("dvar", getDvar(), getDmean());
   // C2, C3
   checkTokens(check, getX(), getCount(), getRunningMean(), groups);
@@ -684,7 +705,7 @@ LogicalResult TimestepSuffixGradOp::verify() {
   // C2, C4
   check.positive("ranks", shares[1])
       .shape("shares", getShares(), {x[0], shares[1], 2, shares[3]})
-      .element("shares", getShares(), elementOf(getX()));
+      .element("shares", getShares(), computeTypeOf(getX()));
   // C3, C4
   checkTokens(check, getX(), getCount(), getRunningMean(), shares[3]);
   return check.results(*this, {"result", "dmean", "dvar"});
@@ -751,7 +772,7 @@ LogicalResult CrossEntropyCombineOp::verify() {
 static void checkNormSlice(Check &check, Value dy, Value x, Value weight) {
   check.type("dy", dy, x)
       .shape("weight", weight, {shapeOf(x)[2]})
-      .element("weight", weight, elementOf(x));
+      .element("weight", weight, computeTypeOf(x));
 }
 
 LogicalResult RmsNormGradSumsOp::verify() {

@@ -84,7 +84,9 @@ LogicalResult ProductOp::verify() {
   auto element = [](Value v) {
     return cast<RankedTensorType>(v.getType()).getElementType();
   };
-  if (element(getA()) != element(getB()) || element(getA()) != element(getC()))
+  const bool widens = element(getA()).isBF16() && element(getC()).isF32();
+  if (element(getA()) != element(getB()) ||
+      (element(getA()) != element(getC()) && !widens))
     return emitOpError() << "expected one element type, got " << element(getA())
                          << ", " << element(getB()) << " and "
                          << element(getC());

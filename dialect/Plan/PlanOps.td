@@ -70,7 +70,7 @@ def Plan_ProductOp : Plan_Op<"product", [Pure]> {
 
     * C1: at most one extent is -1.
     * C2: tiles are positive.
-    * C3: a, b, c have one element type.
+    * C3: a, b, c have one element type, or a and b bf16 and c f32. Sums of bf16 products are formed in f32.
 
     Example:
 

@@ -19,7 +19,7 @@ using namespace mlir::megalodon;
 std::string mlir::megalodon::kernelLoweringPipeline(unsigned vectorBytes) {
   return "canonicalize,cse,megalodon-vectorize-math{vector-bytes=" +
          std::to_string(vectorBytes) +
-         "},loop-invariant-code-motion,canonicalize,cse,"
+         "},megalodon-expand-bf16,loop-invariant-code-motion,canonicalize,cse,"
          "convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,"
          "lower-affine,"
          // reassociated reductions become vector shuffles and adds in one fixed

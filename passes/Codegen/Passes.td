@@ -14,6 +14,24 @@ def VectorizeMath : Pass<"megalodon-vectorize-math"> {
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::func::FuncDialect", "::mlir::vector::VectorDialect", "::mlir::LLVM::LLVMDialect"];
 }
 
+def ExpandBfloat16 : Pass<"megalodon-expand-bf16"> {
+  let summary = "expand conversions between bf16 and f32 into integer arithmetic";
+  let description = [{
+    Rounds to nearest, ties to even, on every CPU alike: the instruction that some have flushes numbers below the smallest normal one to 0, and without
+    it LLVM calls a library function for each number.
+
+    ```mlir
+    %wide = arith.extf %x : vector<16xbf16> to vector<16xf32>
+    // becomes
+    %bits = arith.bitcast %x : vector<16xbf16> to vector<16xi16>
+    %long = arith.extui %bits : vector<16xi16> to vector<16xi32>
+    %high = arith.shli %long, %sixteen : vector<16xi32>
+    %wide = arith.bitcast %high : vector<16xi32> to vector<16xf32>
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::vector::VectorDialect"];
+}
+
 def ExpandGpuMath : Pass<"megalodon-expand-gpu-math"> {
   let summary = "expand math functions of GPU kernels into polynomials";
   let description = [{

@@ -33,11 +33,18 @@ std::string join(StringRef prefix, StringRef name) {
 
 class Importer {
 public:
-  Importer(MLIRContext &context, const Config &config, StringRef precision)
-      : config(config), builder(&context) {
+  Importer(MLIRContext &context, const Config &config, StringRef precision,
+           ArrayRef<EntrySpec> entries)
+      : config(config), entries(entries), builder(&context) {
     context.loadDialect<MegalodonDialect, func::FuncDialect>();
     real = precision == "f64" ? Type(builder.getF64Type())
                               : Type(builder.getF32Type());
+    stored = precision == "bf16" ? Type(builder.getBF16Type()) : real;
+    // The optimizer needs the weights in full; who only reads them does not.
+    bool trains = llvm::any_of(entries, [](const EntrySpec &entry) {
+      return entry.kind == EntryKind::Grad || entry.kind == EntryKind::Train;
+    });
+    weight = trains ? real : stored;
     module = ModuleOp::create(builder.getUnknownLoc());
     (*module)->setAttr(kConfigAttr, builder.getStringAttr(
                                         ::megalodon::canonicalConfig(config)));
@@ -49,7 +56,7 @@ public:
     (*module)->setAttr(kParametersAttr, builder.getI64IntegerAttr(parameters));
   }
 
-  OwningOpRef<ModuleOp> run(ArrayRef<EntrySpec> entries) {
+  OwningOpRef<ModuleOp> run() {
     SmallVector<std::pair<int64_t, int64_t>> shapes;
     for (const EntrySpec &entry : entries)
       if (std::pair shape{entry.batch / entry.microbatches, entry.length};
@@ -71,6 +78,13 @@ private:
 
   RankedTensorType tensor(ArrayRef<int64_t> shape) {
     return RankedTensorType::get(shape, real);
+  }
+  RankedTensorType activation(ArrayRef<int64_t> shape) {
+    return RankedTensorType::get(shape, stored);
+  }
+  /// A matrix that only products read, or the embedding table.
+  RankedTensorType matrix(ArrayRef<int64_t> shape) {
+    return RankedTensorType::get(shape, weight);
   }
 
   InitAttr init(InitKind kind, double a = 0, double b = 0) {
@@ -113,7 +127,8 @@ private:
       add(name, shape, init(InitKind::Zero));
     };
     auto addProjection = [&](StringRef name, int64_t outputs, int64_t inputs) {
-      add(name, {outputs, inputs}, projectionInit(outputs, inputs));
+      ports.push_back({name.str(), matrix({outputs, inputs}), Role::Parameter,
+                       projectionInit(outputs, inputs)});
     };
     int64_t model = config.modelDim, states = config.cemaNdim,
             keys = config.zDim, values = config.valueDim,
@@ -160,7 +175,7 @@ private:
     double deviation = 1 / std::sqrt(static_cast<double>(model));
     InitAttr table = init(InitKind::TruncatedNormal, deviation, 3 * deviation);
     SmallVector<Port> ports;
-    ports.push_back({"embed.weight", tensor({config.vocabSize, model}),
+    ports.push_back({"embed.weight", matrix({config.vocabSize, model}),
                      Role::Parameter, table});
     for (int64_t layer = 0; layer < config.numLayers; ++layer)
       for (Port &port : layerParameters(layer)) {
@@ -173,7 +188,7 @@ private:
           {name.str(), tensor({model}), Role::Parameter, init(InitKind::Zero)});
     if (!config.shareEmb)
       ports.push_back({"output.output.weight",
-                       tensor({config.outputSize, model}), Role::Parameter,
+                       matrix({config.outputSize, model}), Role::Parameter,
                        table});
     return ports;
   }
@@ -196,8 +211,8 @@ private:
                      tensor({batch, config.modelDim, config.cemaNdim, 2}),
                      Role::State});
     auto addCache = [&](StringRef name, int64_t width) {
-      Port port{join(prefix, name), tensor({batch, config.chunkSize, width}),
-                Role::State};
+      Port port{join(prefix, name),
+                activation({batch, config.chunkSize, width}), Role::State};
       port.outsideShape = {batch, config.chunkSize, config.numHeads,
                            width / config.numHeads};
       ports.push_back(std::move(port));
@@ -271,11 +286,11 @@ private:
   /// The body of a layer: figure 1 of the paper, top to bottom.
   func::FuncOp buildLayer(StringRef name, int64_t batch, int64_t length) {
     SmallVector<Port> arguments, results;
-    Type activation = tensor({batch, length, config.modelDim});
-    arguments.push_back({"x", activation, {}});
+    Type tokens = activation({batch, length, config.modelDim});
+    arguments.push_back({"x", tokens, {}});
     llvm::append_range(arguments, layerParameters(0));
     llvm::append_range(arguments, layerState("", batch));
-    results.push_back({"out", activation, {}});
+    results.push_back({"out", tokens, {}});
     llvm::append_range(results, layerState("", batch));
     for (Port &port : llvm::concat<Port>(arguments, results)) {
       port.role = {};
@@ -325,7 +340,7 @@ private:
                                  linear("mega.wr", mixed));
     Value candidate = linear("mega.wh1", mixed);
     Value y =
-        AddOp::create(b, at("mega.residual"), activation,
+        AddOp::create(b, at("mega.residual"), tokens,
                       ValueRange{x, candidate, linear("mega.wh2", gated)});
 
     // Normalized feed-forward; its residual starts at the layer's input.
@@ -417,7 +432,8 @@ private:
     OpBuilder &b = builder;
 
     Value x = EmbeddingOp::create(
-        b, named("embed"), in["tokens"], in["embed.weight"], /*rank=*/Value(),
+        b, named("embed"), activation({batch, length, config.modelDim}),
+        in["tokens"], in["embed.weight"], /*rank=*/Value(),
         b.getF64FloatAttr(config.scaleEmb
                               ? std::sqrt(static_cast<double>(config.modelDim))
                               : 1));
@@ -444,8 +460,11 @@ private:
     x = norm.getResult();
     if (entry.kind == EntryKind::Generate)
       x = LastTokenOp::create(b, named("output.last_token"), x);
+    SmallVector<int64_t> logitsShape(
+        cast<RankedTensorType>(x.getType()).getShape());
+    logitsShape.back() = config.outputSize;
     Value logits = LinearOp::create(
-        b, named("output.output"), x,
+        b, named("output.output"), tensor(logitsShape), x,
         in[config.shareEmb ? "embed.weight" : "output.output.weight"], Value());
 
     SmallVector<Value> returned;
@@ -467,8 +486,11 @@ private:
   }
 
   const Config &config;
+  ArrayRef<EntrySpec> entries;
   OpBuilder builder;
-  Type real; ///< the compute type
+  Type real;   ///< the compute type
+  Type stored; ///< of activations
+  Type weight; ///< of matrices that only products read
   OwningOpRef<ModuleOp> module;
   llvm::DenseMap<std::pair<int64_t, int64_t>, func::FuncOp> layers;
 };
@@ -479,6 +501,6 @@ namespace megalodon {
 OwningOpRef<ModuleOp> importConfig(MLIRContext &context, const Config &config,
                                    StringRef precision,
                                    ArrayRef<EntrySpec> entries) {
-  return Importer(context, config, precision).run(entries);
+  return Importer(context, config, precision, entries).run();
 }
 } // namespace megalodon

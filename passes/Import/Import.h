@@ -8,7 +8,9 @@
 
 namespace megalodon {
 
-/// Builds the module of `config` for `entries`. `precision` is "f32" or "f64".
+/// Builds the module of `config` for `entries`. `precision` is "f32", "f64" or
+/// "bf16": then activations and the attention's caches are bf16, and so are the
+/// matrices of products if no entry trains; all else is f32.
 ///
 /// The body of a layer is a private function `@layer`, called once a layer
 /// with that layer's parameters and state. Entries of different shapes have

@@ -327,10 +327,11 @@ struct CacheAppendLowering : OpRewritePattern<CacheAppendOp> {
     k.loop(begin, end, 1, [&](Value token) {
       Value source = k.add(k.mul(row, length), token),
             target = k.sub(k.add(position, token), closed);
-      k.forLanes(width, type.getElementType(), [&](Value column, Value mask) {
-        k.store(k.load(rows, {source, column}, mask), cache,
-                {row, target, column}, mask);
-      });
+      k.forLanes(width, computeType(type.getElementType()),
+                 [&](Value column, Value mask) {
+                   k.store(k.load(rows, {source, column}, mask), cache,
+                           {row, target, column}, mask);
+                 });
     });
     const auto tokens = cast<RankedTensorType>(op.getRows().getType());
     const double moved = double(tokens.getDimSize(0)) *

@@ -16,7 +16,8 @@ AttentionShape::AttentionShape(Value q, Value v, Value cacheK, int64_t heads)
   chunk = cast<RankedTensorType>(cacheK.getType()).getDimSize(1);
   keyWidth = typeQ.getDimSize(2) / heads;
   valueWidth = typeV.getDimSize(2) / heads;
-  element = typeQ.getElementType();
+  stored = typeQ.getElementType();
+  element = computeType(stored);
 }
 
 double AttentionShape::pairs() const {
@@ -29,7 +30,7 @@ double AttentionShape::pairs() const {
 }
 
 double AttentionShape::bytes(double elements) const {
-  return elements * (element.getIntOrFloatBitWidth() / 8);
+  return elements * (stored.getIntOrFloatBitWidth() / 8);
 }
 
 int64_t AttentionBlock::tokens(const AttentionShape &shape,

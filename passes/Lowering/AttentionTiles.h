@@ -11,13 +11,15 @@ struct AttentionShape {
   int64_t batch, length, heads, chunk;
   /// Columns of a head in q and k, and in v.
   int64_t keyWidth, valueWidth;
-  Type element;
+  /// Of the numbers in kernels, and of the tensors.
+  Type element, stored;
 
   AttentionShape(Value q, Value v, Value cacheK, int64_t heads);
 
   /// Pairs (query, key) of one head over the whole batch, at the compiled
   /// shape.
   double pairs() const;
+  /// Bytes of as many elements of activations.
   double bytes(double elements) const;
 };
 

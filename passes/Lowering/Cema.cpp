@@ -304,7 +304,8 @@ struct CemaLowering : OpRewritePattern<CemaOp> {
     int64_t batch = type.getDimSize(0), length = type.getDimSize(1),
             channels = type.getDimSize(2);
     int64_t states = cast<RankedTensorType>(op.getP().getType()).getDimSize(1);
-    CemaTile tile(options, type.getElementType(), channels, states);
+    CemaTile tile(options, computeType(type.getElementType()), channels,
+                  states);
     int64_t segment = segmentLength(op, batch * tile.workgroups(), length);
     Value starts =
         segment ? buildSegmentStates(rewriter, options, op, segment) : Value();
@@ -312,15 +313,15 @@ struct CemaLowering : OpRewritePattern<CemaOp> {
     ForwardKernel(k, tile, op, segment, starts).build();
 
     double tokens = double(batch) * length,
-           elementBytes = type.getElementTypeBitWidth() / 8;
-    double bytes =
-        elementBytes * channels * (2 * tokens + 4.0 * batch * states) +
-        40.0 * channels * states;
+           stateBytes = tile.element.getIntOrFloatBitWidth() / 8;
+    double bytes = 2 * tokens * channels * (type.getElementTypeBitWidth() / 8) +
+                   4.0 * stateBytes * channels * batch * states +
+                   40.0 * channels * states;
     bool saves = !op.getBlockStates().use_empty();
     if (saves)
       bytes +=
-          elementBytes * cast<RankedTensorType>(op.getBlockStates().getType())
-                             .getNumElements();
+          stateBytes * cast<RankedTensorType>(op.getBlockStates().getType())
+                           .getNumElements();
     Grid grid = {.factor = tile.workgroups(), .outer = plan::Outer::Batch};
     if (segment) {
       grid.inner = plan::Inner::Length;

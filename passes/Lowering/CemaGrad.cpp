@@ -266,19 +266,20 @@ struct CemaGradLowering : OpRewritePattern<CemaGradOp> {
     int64_t batch = type.getDimSize(0), length = type.getDimSize(1),
             channels = type.getDimSize(2);
     int64_t states = cast<RankedTensorType>(op.getP().getType()).getDimSize(1);
-    CemaTile tile(options, type.getElementType(), channels, states);
+    CemaTile tile(options, computeType(type.getElementType()), channels,
+                  states);
     auto partialType = RankedTensorType::get(
         {batch, tile.groups * partialsOfGroup(tile)}, rewriter.getF64Type());
 
     KernelBuilder k(rewriter, options, op, "cema_grad");
     GradientKernel(k, tile, op, partialType).build();
     double tokens = double(batch) * length,
-           elementBytes = type.getElementTypeBitWidth() / 8;
+           stateBytes = tile.element.getIntOrFloatBitWidth() / 8;
     double bytes =
-        elementBytes *
-            (3 * tokens * channels + 4.0 * batch * channels * states +
-             cast<RankedTensorType>(op.getBlockStates().getType())
-                 .getNumElements()) +
+        3 * tokens * channels * (type.getElementTypeBitWidth() / 8) +
+        stateBytes * (4.0 * batch * channels * states +
+                      cast<RankedTensorType>(op.getBlockStates().getType())
+                          .getNumElements()) +
         40.0 * channels * states + 8.0 * partialType.getNumElements();
     SmallVector<Value> results =
         k.finish({.factor = tile.workgroups(), .outer = plan::Outer::Batch},

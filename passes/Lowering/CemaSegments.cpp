@@ -122,10 +122,10 @@ Value mlir::megalodon::buildSegmentStates(PatternRewriter &rewriter,
   int64_t batch = type.getDimSize(0), length = type.getDimSize(1),
           channels = type.getDimSize(2);
   int64_t states = cast<RankedTensorType>(op.getP().getType()).getDimSize(1);
-  CemaTile tile(options, type.getElementType(), channels, states);
+  CemaTile tile(options, computeType(type.getElementType()), channels, states);
   auto carryType = RankedTensorType::get(
       {llvm::divideCeilSigned(length, segment), batch, tile.segmentStateSize()},
-      type.getElementType());
+      tile.element);
   KernelBuilder k(rewriter, options, op, "cema_segments");
   SegmentKernel(k, tile, op, segment, carryType).build();
   double tokens = double(batch) * length;

@@ -18,7 +18,7 @@ SmallVector<Value> buildSummary(PatternRewriter &rewriter,
   RankedTensorType type = tensorOf(activation);
   int64_t channels = type.getDimSize(2), states = tensorOf(q).getDimSize(1);
   Type resultType = op->getResult(0).getType();
-  CemaTile tile(options, type.getElementType(), channels, states);
+  CemaTile tile(options, computeType(type.getElementType()), channels, states);
   KernelBuilder k(rewriter, options, op, name);
   Value in = k.read(activation, View::Rows), qIn = k.read(q),
         pOrGIn = k.read(pOrG), summary = k.write(resultType, View::Rows);

@@ -97,7 +97,7 @@ struct GateGradLowering : LoweringPattern<GateGradOp> {
           gate = k.read(op.getGate(), View::Rows);
     Value dvalue = k.write(type, View::Rows), dgate = k.write(type, View::Rows);
     forTokenLanes(
-        k, rows, width, type.getElementType(),
+        k, rows, width, computeType(type.getElementType()),
         [&](Value t, Value i, Value mask) {
           auto [silu, derivative] =
               siluAndDerivative(k, k.load(gate, {t, i}, mask));
@@ -117,7 +117,7 @@ struct AddLowering : LoweringPattern<AddOp> {
   LogicalResult matchAndRewrite(AddOp op,
                                 PatternRewriter &rewriter) const override {
     auto type = cast<RankedTensorType>(op.getType());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     // A tensor of rank 3 is an activation [B, L, width] of which only the
     // call's tokens count; anything else is added whole.
     bool activation = type.getRank() == 3;
@@ -189,7 +189,7 @@ struct TwoHopResidualGradLowering : LoweringPattern<TwoHopResidualGradOp> {
           partial = k.write(partialRowsType(type, rows, width));
     clearPartialRow(k, partial);
     forTokenLanes(
-        k, rows, width, type.getElementType(),
+        k, rows, width, computeType(type.getElementType()),
         [&](Value t, Value i, Value mask) {
           Value d = k.load(dy, {t, i}, mask);
           k.store(k.mul(d, k.load(alpha, {i}, mask)), dbranch, {t, i}, mask);
@@ -213,7 +213,7 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
   LogicalResult matchAndRewrite(RotaryOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getX()), head = width / op.getHeads(),
             chunk = op.getChunk(), rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op, "rotary");
@@ -329,7 +329,7 @@ struct LinearGradBiasLowering : LoweringPattern<LinearGradBiasOp> {
     Value dy = k.read(op.getDy(), View::Rows),
           partial = k.write(partialRowsType(type, rows, width));
     clearPartialRow(k, partial);
-    forTokenLanes(k, rows, width, type.getElementType(),
+    forTokenLanes(k, rows, width, computeType(type.getElementType()),
                   [&](Value t, Value i, Value mask) {
                     addToPartialRow(k, partial, i, k.load(dy, {t, i}, mask),
                                     mask);
@@ -381,12 +381,13 @@ struct ConstantLowering : LoweringPattern<arith::ConstantOp> {
     auto splat = dyn_cast<SplatElementsAttr>(op.getValue());
     if (!splat || !isa<FloatType>(splat.getElementType()))
       return failure();
+    Type element = computeType(splat.getElementType());
     int64_t elements = splat.getNumElements();
     KernelBuilder k(rewriter, options, op, "fill");
     Value tensor = k.write(op.getType(), View::Flat);
     Value value = k.constant(splat.getSplatValue<APFloat>().convertToDouble(),
-                             k.vectorType(splat.getElementType()));
-    forElements(k, elements, splat.getElementType(), [&](Value i, Value mask) {
+                             k.vectorType(element));
+    forElements(k, elements, element, [&](Value i, Value mask) {
       k.store(value, tensor, {i}, mask);
     });
     rewriter.replaceOp(op, k.finish(flatGrid(elements), 0, bytesOf(op)));

@@ -1,4 +1,5 @@
 #include "passes/Lowering/KernelBuilder.h"
+#include "dialect/Megalodon/Megalodon.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -339,10 +340,10 @@ void KernelBuilder::when(Value condition, function_ref<void()> then,
 
 int64_t KernelBuilder::lanes(Type element) const {
   int64_t bytes = threads ? kThreadVectorBytes : options.vectorBytes;
-  return bytes * 8 / element.getIntOrFloatBitWidth();
+  return bytes * 8 / computeType(element).getIntOrFloatBitWidth();
 }
 VectorType KernelBuilder::vectorType(Type element) const {
-  return VectorType::get({lanes(element)}, element);
+  return VectorType::get({lanes(element)}, computeType(element));
 }
 
 static Value tailMask(ImplicitLocOpBuilder &b, int64_t lanes, int64_t valid) {
@@ -380,15 +381,25 @@ SmallVector<Value> KernelBuilder::forLanes(
 
 Value KernelBuilder::load(Value memref, ValueRange indices, Value mask) {
   Type element = cast<MemRefType>(memref.getType()).getElementType();
-  VectorType type = vectorType(element);
+  auto type = VectorType::get({lanes(element)}, element);
   if (!mask)
-    return vector::LoadOp::create(b, type, memref, indices);
+    return toFloat(vector::LoadOp::create(b, type, memref, indices),
+                   computeType(element));
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(type));
-  return vector::MaskedLoadOp::create(b, type, memref, indices, mask, zero);
+  return toFloat(
+      vector::MaskedLoadOp::create(b, type, memref, indices, mask, zero),
+      computeType(element));
+}
+
+/// Numbers as a buffer holds them: of another type only where that is bf16.
+static Value stored(KernelBuilder &k, Value value, Value memref) {
+  Type element = cast<MemRefType>(memref.getType()).getElementType();
+  return element.isBF16() ? k.toFloat(value, element) : value;
 }
 
 void KernelBuilder::store(Value vector, Value memref, ValueRange indices,
                           Value mask) {
+  vector = stored(*this, vector, memref);
   if (mask)
     vector::MaskedStoreOp::create(b, memref, indices, mask, vector);
   else
@@ -396,10 +407,11 @@ void KernelBuilder::store(Value vector, Value memref, ValueRange indices,
 }
 
 Value KernelBuilder::loadScalar(Value memref, ValueRange indices) {
-  return memref::LoadOp::create(b, memref, indices);
+  Value value = memref::LoadOp::create(b, memref, indices);
+  return value.getType().isBF16() ? toFloat(value, b.getF32Type()) : value;
 }
 void KernelBuilder::storeScalar(Value value, Value memref, ValueRange indices) {
-  memref::StoreOp::create(b, value, memref, indices);
+  memref::StoreOp::create(b, stored(*this, value, memref), memref, indices);
 }
 Value KernelBuilder::splat(Value scalar) {
   return vector::BroadcastOp::create(b, vectorType(scalar.getType()), scalar);

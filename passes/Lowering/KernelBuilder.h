@@ -163,7 +163,9 @@ public:
   void when(Value condition, function_ref<void()> then,
             function_ref<void()> otherwise = nullptr);
 
-  /// Lanes of a vector of this element type, and the vector type.
+  /// Lanes of a vector of numbers of this element type, and the vector type.
+  /// bf16 is a type of memory only: loads widen it to f32 and stores round it,
+  /// so a vector of bf16 elements has the lanes, and the type, of one of f32.
   int64_t lanes(Type element) const;
   VectorType vectorType(Type element) const;
   /// Visits 0, W, 2W, ... < n (n static, W lanes). `mask` is null for whole
@@ -176,7 +178,8 @@ public:
            function_ref<SmallVector<Value>(Value index, Value mask, ValueRange)>
                body);
   /// Vector load and store of lanes(element) elements at the indices; masked
-  /// lanes load 0 and are not stored.
+  /// lanes load 0 and are not stored. What is loaded from bf16 is f32, and what
+  /// is stored to it is rounded to nearest, ties to even.
   Value load(Value memref, ValueRange indices, Value mask = {});
   void store(Value vector, Value memref, ValueRange indices, Value mask = {});
   /// Scalars.

@@ -22,7 +22,7 @@ struct CrossEntropyLowering : LoweringPattern<CrossEntropyOp> {
   LogicalResult matchAndRewrite(CrossEntropyOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getLogits());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getLogits()), rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op, "cross_entropy");
     Value logits = k.read(op.getLogits(), View::Rows),
@@ -176,7 +176,7 @@ struct CrossEntropyCombineLowering : LoweringPattern<CrossEntropyCombineOp> {
   LogicalResult matchAndRewrite(CrossEntropyCombineOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getSummaries());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = type.getDimSize(2), rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op, "cross_entropy_combine");
     Type f64 = k.b.getF64Type();
@@ -219,14 +219,14 @@ struct CrossEntropyGradLowering : LoweringPattern<CrossEntropyGradOp> {
   LogicalResult matchAndRewrite(CrossEntropyGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getLogits());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getLogits()), rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op, "cross_entropy_grad");
     Value dnll = k.read(op.getDnll(), View::Rows),
           logits = k.read(op.getLogits(), View::Rows),
           targets = k.read(op.getTargets(), View::Rows);
     Value lse = k.read(op.getLse(), View::Rows),
-          dlogits = k.write(type, View::Rows);
+          dlogits = k.write(op.getType(), View::Rows);
     std::optional<VocabularyPart> part;
     if (op.getRank())
       part.emplace(k, op.getRank(), width, *op.getVocabulary());
@@ -246,9 +246,13 @@ struct CrossEntropyGradLowering : LoweringPattern<CrossEntropyGradOp> {
                 share = k.select(part->mask(element, i), share, none);
               k.store(share, dlogits, {t, i}, mask);
             });
+            // From the logit again, not from what was stored: a stored share of
+            // nearly 1 may have been rounded to 1.
             auto subtract = [&](Value column) {
-              k.storeScalar(k.sub(k.loadScalar(dlogits, {t, column}), gradient),
-                            dlogits, {t, column});
+              Value share = k.exp(k.sub(k.loadScalar(logits, {t, column}),
+                                        k.loadScalar(lse, {t})));
+              k.storeScalar(k.sub(k.mul(gradient, share), gradient), dlogits,
+                            {t, column});
             };
             if (part) {
               auto [column, here] = part->column(target);

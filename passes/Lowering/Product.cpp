@@ -50,8 +50,7 @@ double Product::flops() const {
 }
 
 double Product::bytes() const {
-  return (elements(result) + elements(a.getType()) + elements(b.getType())) *
-         (result.getElementTypeBitWidth() / 8);
+  return bytesOf(result) + bytesOf(a.getType()) + bytesOf(b.getType());
 }
 
 /// The tensor's extent behind an extent that may be "the number of tokens".
@@ -86,7 +85,7 @@ std::pair<int64_t, int64_t> libraryTile(int64_t m, int64_t n, unsigned cores) {
 Value addBias(PatternRewriter &rewriter, const LoweringOptions &options,
               Operation *source, Value product, Value bias) {
   auto type = typeOf(product);
-  Type element = type.getElementType();
+  Type element = computeType(type.getElementType());
   const bool tokens = type.getRank() == 3;
   const int64_t width = lastDimension(product), rows = rowsPerWorkgroup(width);
   KernelBuilder k(rewriter, options, source, "add_bias");
@@ -116,7 +115,7 @@ Value addBias(PatternRewriter &rewriter, const LoweringOptions &options,
 Value generatedProduct(PatternRewriter &rewriter,
                        const LoweringOptions &options, Operation *source,
                        const Product &p) {
-  Type element = p.result.getElementType();
+  Type element = computeType(p.result.getElementType());
   KernelBuilder k(rewriter, options, source, source->getName().stripDialect());
   const TileShape tile = TileShape::of(options);
   const int64_t lanes = k.lanes(element), width = tile.vectors * lanes;
@@ -219,10 +218,48 @@ Value libraryProduct(PatternRewriter &rewriter, const LoweringOptions &options,
   return p.bias ? addBias(rewriter, options, source, c, p.bias) : c;
 }
 
+/// The operand in bf16. Operands that several products read are rounded once:
+/// CSE finds the equal dispatches.
+Value roundOperand(PatternRewriter &rewriter, const LoweringOptions &options,
+                   Operation *source, Value operand) {
+  RankedTensorType type = typeOf(operand);
+  if (type.getElementType().isBF16())
+    return operand;
+  auto rounded = RankedTensorType::get(type.getShape(), rewriter.getBF16Type());
+  KernelBuilder k(rewriter, options, source, "round");
+  const bool tokens = type.getRank() == 3;
+  const View view = tokens ? View::Rows : View::Flat;
+  Value from = k.read(operand, view), to = k.write(rounded, view);
+  Type element = computeType(type.getElementType());
+  const int64_t width = lastDimension(operand), rows = rowsPerWorkgroup(width);
+  if (tokens)
+    forTokens(k, rows, [&](Value t) {
+      k.forLanes(width, element, [&](Value i, Value mask) {
+        k.store(k.load(from, {t, i}, mask), to, {t, i}, mask);
+      });
+    });
+  else
+    forElements(k, type.getNumElements(), element, [&](Value i, Value mask) {
+      k.store(k.load(from, {i}, mask), to, {i}, mask);
+    });
+  return k
+      .finish(tokens ? tokenGrid(rows) : flatGrid(type.getNumElements()), 0,
+              bytesOf(type) + bytesOf(rounded))
+      .front();
+}
+
 Value lowerProduct(PatternRewriter &rewriter, const LoweringOptions &options,
-                   Operation *source, const Product &product) {
+                   Operation *source, Product product) {
+  auto isRounded = [](Type type) {
+    return cast<RankedTensorType>(type).getElementType().isBF16();
+  };
+  if (isRounded(product.a.getType()) || isRounded(product.b.getType()) ||
+      isRounded(product.result)) {
+    product.a = roundOperand(rewriter, options, source, product.a);
+    product.b = roundOperand(rewriter, options, source, product.b);
+  }
   const bool library =
-      product.result.getElementType().isF32() && options.gemm != "generated";
+      !product.result.getElementType().isF64() && options.gemm != "generated";
   return library ? libraryProduct(rewriter, options, source, product)
                  : generatedProduct(rewriter, options, source, product);
 }

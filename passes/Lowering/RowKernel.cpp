@@ -99,7 +99,7 @@ RankedTensorType partialRowsType(RankedTensorType tokens, int64_t rows,
                                  int64_t width) {
   int64_t count = tokens.getDimSize(0) * tokens.getDimSize(1);
   return RankedTensorType::get({(int64_t)llvm::divideCeil(count, rows), width},
-                               tokens.getElementType());
+                               computeType(tokens.getElementType()));
 }
 
 void clearPartialRow(KernelBuilder &k, Value partial) {

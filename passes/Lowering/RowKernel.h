@@ -16,7 +16,10 @@ template <typename OpType> struct LoweringPattern : OpRewritePattern<OpType> {
 inline RankedTensorType tensorOf(Value value) {
   return cast<RankedTensorType>(value.getType());
 }
-inline Type elementOf(Value value) { return tensorOf(value).getElementType(); }
+/// The type in which a tensor's elements are computed.
+inline Type elementOf(Value value) {
+  return computeType(tensorOf(value).getElementType());
+}
 inline int64_t widthOf(Value value) {
   return tensorOf(value).getShape().back();
 }

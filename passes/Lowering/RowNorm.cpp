@@ -63,7 +63,7 @@ struct NormGradSumsLowering : LoweringPattern<OpType> {
                                 PatternRewriter &rewriter) const override {
     constexpr bool isLayerNorm = std::is_same_v<OpType, LayerNormGradSumsOp>;
     RankedTensorType type = tensorOf(op.getX());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op,
                     isLayerNorm ? "layer_norm_grad_sums"
@@ -110,7 +110,7 @@ struct RmsNormGradLowering : LoweringPattern<RmsNormGradOp> {
   LogicalResult matchAndRewrite(RmsNormGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width),
             whole = op.getWidth().value_or(width);
     KernelBuilder k(rewriter, options, op,
@@ -234,7 +234,7 @@ struct LayerNormGradLowering : LoweringPattern<LayerNormGradOp> {
   LogicalResult matchAndRewrite(LayerNormGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width),
             whole = op.getWidth().value_or(width);
     KernelBuilder k(rewriter, options, op,
@@ -315,7 +315,7 @@ struct NormalizedQKLowering : LoweringPattern<NormalizedQKOp> {
   LogicalResult matchAndRewrite(NormalizedQKOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getZ());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getZ()), head = width / op.getHeads(),
             rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op, "normalized_qk");
@@ -359,7 +359,7 @@ struct NormalizedQKGradLowering : LoweringPattern<NormalizedQKGradOp> {
   LogicalResult matchAndRewrite(NormalizedQKGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getZ());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getZ()), head = width / op.getHeads(),
             rows = rowsPerWorkgroup(width);
     KernelBuilder k(rewriter, options, op, "normalized_qk_grad");

@@ -36,7 +36,7 @@ struct SliceLowering : LoweringPattern<shard::AllSliceOp> {
     auto copyRow = [&](Value row) {
       Value source = k.add(k.mul(row, k.index(whole)), offset),
             target = k.mul(row, k.index(inner));
-      k.forLanes(inner, from.getElementType(), [&](Value i, Value mask) {
+      k.forLanes(inner, elementOf(op.getInput()), [&](Value i, Value mask) {
         k.store(k.load(x, {k.add(source, i)}, mask), y, {k.add(target, i)},
                 mask);
       });

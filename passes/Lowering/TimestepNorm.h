@@ -13,12 +13,12 @@ struct TimestepShape {
   explicit TimestepShape(RankedTensorType x, RankedTensorType running)
       : batch(x.getDimSize(0)), length(x.getDimSize(1)),
         channels(x.getDimSize(2)), groups(running.getDimSize(2)),
-        groupSize(channels / groups), element(x.getElementType()),
-        f64(Float64Type::get(x.getContext())),
+        groupSize(channels / groups), element(computeType(x.getElementType())),
+        stored(x.getElementType()), f64(Float64Type::get(x.getContext())),
         wideStatistics(RankedTensorType::get({batch, length, groups}, f64)) {}
 
   double tokens() const { return double(batch) * length; }
-  double elementBytes() const { return element.getIntOrFloatBitWidth() / 8; }
+  double elementBytes() const { return stored.getIntOrFloatBitWidth() / 8; }
   /// Bytes of `activations` tensors [B, L, D] and `statistics` tensors [B, L,
   /// G] in f64.
   double bytes(double activations, double statistics) const {
@@ -30,7 +30,7 @@ struct TimestepShape {
   }
 
   int64_t batch, length, channels, groups, groupSize;
-  Type element, f64;
+  Type element, stored, f64; ///< element: of the numbers in kernels
   RankedTensorType wideStatistics;
 };
 

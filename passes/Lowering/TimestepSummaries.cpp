@@ -70,7 +70,7 @@ struct TimestepStatisticsLowering : LoweringPattern<TimestepStatisticsOp> {
   LogicalResult matchAndRewrite(TimestepStatisticsOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t groups = op.getGroups(), size = type.getDimSize(2) / groups;
     KernelBuilder k(rewriter, options, op, "timestep_statistics");
     Type f64 = k.b.getF64Type();
@@ -265,7 +265,7 @@ struct TimestepSuffixGradLowering : LoweringPattern<TimestepSuffixGradOp> {
     SmallVector<Value> sums =
         sumOverRanks(op, rewriter, sumsType, shares.getDimSize(1), size);
 
-    Type element = type.getElementType();
+    Type element = computeType(type.getElementType());
     int64_t rows = rowsPerWorkgroup(channels);
     KernelBuilder k(rewriter, options, op, "timestep_suffix_grad");
     Value x = k.read(op.getX(), View::Rows), suffix = k.read(sums[0]),

@@ -260,13 +260,18 @@ flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
     break;
   }
   auto product = cast<plan::ProductOp>(step.op);
+  auto elementOf = [](Value value) {
+    return elementType(
+        cast<RankedTensorType>(value.getType()).getElementType());
+  };
   if (product.getLibrary() == "onednn")
     features |= ::megalodon::plan::kFeatureOneDnn;
   auto table = fb::CreateProduct(
       builder, buffers[0], buffers[1], buffers[2], product.getTransA(),
       product.getTransB(), product.getM(), product.getN(), product.getK(),
       product.getTileM(), product.getTileN(), /*accumulate=*/false,
-      string(product.getLibrary()), string(step.location));
+      string(product.getLibrary()), string(step.location),
+      elementOf(product.getA()), elementOf(product.getC()));
   return command(fb::Operation::Product, table.Union(), step.location);
 }
 

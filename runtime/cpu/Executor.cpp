@@ -123,16 +123,16 @@ void Executor::execute(const plan::Dispatch &dispatch, const plan::Command &,
            });
 }
 
-void Executor::execute(const plan::Product &product, const plan::Command &,
-                       Run &run) {
+template <typename Operand, typename Result>
+void Executor::multiply(const plan::Product &product, Run &run) {
   const std::vector<std::byte *> &buffers = run.buffers;
   const int64_t tokens = run.call.batch * run.call.length;
   const int64_t m = product.m < 0 ? tokens : product.m,
                 n = product.n < 0 ? tokens : product.n,
                 k = product.k < 0 ? tokens : product.k;
-  const auto *a = reinterpret_cast<const float *>(buffers[product.a]);
-  const auto *b = reinterpret_cast<const float *>(buffers[product.b]);
-  auto *c = reinterpret_cast<float *>(buffers[product.c]);
+  const auto *a = reinterpret_cast<const Operand *>(buffers[product.a]);
+  const auto *b = reinterpret_cast<const Operand *>(buffers[product.b]);
+  auto *c = reinterpret_cast<Result *>(buffers[product.c]);
   const int64_t tileRows = (m + product.tileM - 1) / product.tileM,
                 tileColumns = (n + product.tileN - 1) / product.tileN;
   pool.run(tileRows * tileColumns, [&](int64_t tile, int) {
@@ -145,6 +145,16 @@ void Executor::execute(const plan::Product &product, const plan::Command &,
         product.transB ? b + column * k : b + column, product.transB ? k : n,
         product.accumulate ? 1.0f : 0.0f, c + row * n + column, n);
   });
+}
+
+void Executor::execute(const plan::Product &product, const plan::Command &,
+                       Run &run) {
+  if (product.type == ElementType::F32)
+    multiply<float, float>(product, run);
+  else if (product.resultType == ElementType::F32)
+    multiply<BFloat16, float>(product, run);
+  else
+    multiply<BFloat16, BFloat16>(product, run);
 }
 
 void Executor::execute(const plan::CopyStart &start, const plan::Command &,

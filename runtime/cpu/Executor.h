@@ -62,6 +62,8 @@ private:
 
   void execute(const plan::Dispatch &dispatch, const plan::Command &, Run &run);
   void execute(const plan::Product &product, const plan::Command &, Run &run);
+  template <typename Operand, typename Result>
+  void multiply(const plan::Product &product, Run &run);
   void execute(const plan::CopyStart &copy, const plan::Command &, Run &run);
   void execute(const plan::CollectiveStart &start, const plan::Command &command,
                Run &run);

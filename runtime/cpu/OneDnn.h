@@ -1,7 +1,9 @@
-// oneDNN's single-precision product, loaded when the first plan asks for it, so
-// that plans without it run without the library.
+// oneDNN's products of f32 and of bf16, loaded when the first plan asks for
+// them, so that plans without them run without the library.
 #pragma once
+#include "runtime/core/BFloat16.h"
 #include <cstdint>
+#include <string>
 
 namespace megalodon::cpu {
 
@@ -16,16 +18,35 @@ public:
   void product(bool transA, bool transB, int64_t m, int64_t n, int64_t k,
                const float *a, int64_t lda, const float *b, int64_t ldb,
                float beta, float *c, int64_t ldc) const;
+  /// The same of bf16 operands, summed in f32.
+  void product(bool transA, bool transB, int64_t m, int64_t n, int64_t k,
+               const BFloat16 *a, int64_t lda, const BFloat16 *b, int64_t ldb,
+               float beta, float *c, int64_t ldc) const;
+  /// The same with sums that are rounded once, when they are complete.
+  void product(bool transA, bool transB, int64_t m, int64_t n, int64_t k,
+               const BFloat16 *a, int64_t lda, const BFloat16 *b, int64_t ldb,
+               float beta, BFloat16 *c, int64_t ldc) const;
+
+  /// Why products of bf16 run as products of f32 here; empty if they do not.
+  const std::string &bf16Fallback() const { return fallback; }
 
 private:
   OneDnn();
+
+  void limitThreads() const;
 
   using Sgemm = int (*)(char transA, char transB, int64_t m, int64_t n,
                         int64_t k, float alpha, const float *a, int64_t lda,
                         const float *b, int64_t ldb, float beta, float *c,
                         int64_t ldc);
+  using Bf16Gemm = int (*)(char transA, char transB, int64_t m, int64_t n,
+                           int64_t k, float alpha, const BFloat16 *a,
+                           int64_t lda, const BFloat16 *b, int64_t ldb,
+                           float beta, float *c, int64_t ldc);
   using SetThreads = void (*)(int threads);
   Sgemm sgemm = nullptr;
+  Bf16Gemm bf16Gemm = nullptr;
+  std::string fallback;
   SetThreads setThreads = nullptr;
 };
 

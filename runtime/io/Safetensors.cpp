@@ -1,4 +1,5 @@
 #include "runtime/io/Safetensors.h"
+#include "runtime/core/BFloat16.h"
 #include "runtime/core/Error.h"
 #include <algorithm>
 #include <cmath>
@@ -39,22 +40,6 @@ float widenHalf(uint16_t bits) {
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
-float widenBrain(uint16_t bits) {
-  const uint32_t word = uint32_t(bits) << 16;
-  float value;
-  std::memcpy(&value, &word, 4);
-  return value;
-}
-
-/// Rounds to nearest, ties to even; a NaN stays a NaN.
-uint16_t narrowBrain(float value) {
-  uint32_t word;
-  std::memcpy(&word, &value, 4);
-  if (std::isnan(value))
-    return uint16_t(word >> 16 | 0x40);
-  return uint16_t((word + 0x7fff + (word >> 16 & 1)) >> 16);
-}
-
 template <typename T> T loadAs(const std::byte *data, int64_t i) {
   T value;
   std::memcpy(&value, data + size_t(i) * sizeof(T), sizeof(T));
@@ -74,7 +59,7 @@ double loadFloat(Type type, const std::byte *data, int64_t i) {
   case Type::F16:
     return widenHalf(loadAs<uint16_t>(data, i));
   default:
-    return widenBrain(loadAs<uint16_t>(data, i));
+    return widen(loadAs<BFloat16>(data, i));
   }
 }
 
@@ -381,7 +366,7 @@ void SafetensorsFile::read(const StoredTensor &tensor, const TensorView &into,
       return;
     case ElementType::BF16:
       for (int64_t i = 0; i < count; ++i)
-        storeAs(memory, to + i, narrowBrain(float(number(i))));
+        storeAs(memory, to + i, narrow(float(number(i))));
       return;
     case ElementType::I64:
       for (int64_t i = 0; i < count; ++i)

@@ -1,6 +1,7 @@
 // Small helpers on host tensors: element access by number, and the search for
 // numbers that are not finite.
 #pragma once
+#include "runtime/core/BFloat16.h"
 #include "runtime/core/Error.h"
 #include "runtime/session.h"
 #include <cstring>
@@ -28,9 +29,11 @@ inline double loadNumber(const TensorView &tensor, int64_t element) {
     return read(int32_t());
   case ElementType::I64:
     return static_cast<double>(read(int64_t()));
+  case ElementType::BF16:
+    return widen(read(BFloat16()));
   default:
-    throw Error(
-        str(tensor.name, ": expected F32, F64, I32 or I64, got another type"));
+    throw Error(str(tensor.name,
+                    ": expected F32, F64, BF16, I32 or I64, got another type"));
   }
 }
 
@@ -49,9 +52,11 @@ inline void storeNumber(const TensorView &tensor, int64_t element,
     return write(static_cast<int32_t>(number));
   case ElementType::I64:
     return write(static_cast<int64_t>(number));
+  case ElementType::BF16:
+    return write(narrow(static_cast<float>(number)));
   default:
-    throw Error(
-        str(tensor.name, ": expected F32, F64, I32 or I64, got another type"));
+    throw Error(str(tensor.name,
+                    ": expected F32, F64, BF16, I32 or I64, got another type"));
   }
 }
 

@@ -34,9 +34,10 @@ struct DriverOptions {
   cl::opt<int64_t> length{"seq-len", cl::cat(category), cl::init(0),
                           cl::desc("tokens a row of entries without a shape of "
                                    "their own (0: the chunk size)")};
-  cl::opt<std::string> precision{"precision", cl::cat(category),
-                                 cl::init("f32"),
-                                 cl::desc("compute type: f32 or f64")};
+  cl::opt<std::string> precision{
+      "precision", cl::cat(category), cl::init("f32"),
+      cl::desc("f32, f64, or bf16: activations in bf16, sums, "
+               "norms, state and masters in f32")};
   cl::opt<std::string> target{"target", cl::cat(category), cl::init("cpu"),
                               cl::desc("what to compile for: cpu or cuda")};
   cl::opt<std::string> mesh{
@@ -136,7 +137,7 @@ static LogicalResult checkOptions() {
     return fail("--" + name + ": expected " + llvm::join(allowed, " or ") +
                 ", got '" + value + "'");
   };
-  if (failed(oneOf("precision", o.precision, {"f32", "f64"})) ||
+  if (failed(oneOf("precision", o.precision, {"f32", "f64", "bf16"})) ||
       failed(oneOf("target", o.target, {"cpu", "cuda"})) ||
       failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) ||
       failed(oneOf("timestep-norm", o.timestepNorm,

@@ -12,7 +12,7 @@ func.func @embedding(%a: tensor<2x8xi32>, %b: tensor<32x16xf32>) {
 
 // embedding C2
 func.func @embedding(%a: tensor<2x8xi32>, %b: tensor<32x16xf32>) {
-  // expected-error@+1 {{result: expected elements of 'f32', got 'f64'}}
+  // expected-error@+1 {{result: expected elements of 'f32' or bf16, got 'f64'}}
   %r = megalodon.embedding %a, %b {scale = 4.000000e+00 : f64} : (tensor<2x8xi32>, tensor<32x16xf32>) -> tensor<2x8x16xf64>
   return
 }
@@ -57,7 +57,7 @@ func.func @linear(%a: tensor<2x8x16xf32>, %b: tensor<24x16xf32>, %c: tensor<23xf
 
 // linear C4
 func.func @linear(%a: tensor<2x8x16xf32>, %b: tensor<24x16xf64>, %c: tensor<24xf32>) {
-  // expected-error@+1 {{weight: expected elements of 'f32', got 'f64'}}
+  // expected-error@+1 {{weight: expected elements of 'f32' or bf16, got 'f64'}}
   %r = megalodon.linear %a, %b bias %c : (tensor<2x8x16xf32>, tensor<24x16xf64>, tensor<24xf32>) -> tensor<2x8x24xf32>
   return
 }
@@ -75,7 +75,7 @@ func.func @linear(%a: tensor<2x8x16xf32>, %b: tensor<24x16xf32>, %c: tensor<24xf
 
 // linear C4
 func.func @linear(%a: tensor<2x8x16xf32>, %b: tensor<24x16xf32>, %c: tensor<24xf32>) {
-  // expected-error@+1 {{result: expected elements of 'f32', got 'f64'}}
+  // expected-error@+1 {{result: expected elements of 'f32' or bf16, got 'f64'}}
   %r = megalodon.linear %a, %b bias %c : (tensor<2x8x16xf32>, tensor<24x16xf32>, tensor<24xf32>) -> tensor<2x8x24xf64>
   return
 }
@@ -1455,7 +1455,7 @@ func.func @adamw(%p: tensor<16xf32>, %step: tensor<i32>, %s: tensor<f32>) {
 
 // Ranks and kinds of elements are the operand types' to check.
 func.func @rank(%x: tensor<8x16xf32>) {
-  // expected-error@+1 {{operand #0 must be static tensor of 32-bit float or 64-bit float of rank 3}}
+  // expected-error@+1 {{operand #0 must be static tensor of 32-bit float or 64-bit float or bfloat16 type of rank 3}}
   %r = "megalodon.rms_norm"(%x) <{eps = 1.0e-5 : f64}> : (tensor<8x16xf32>) -> tensor<8x16xf32>
   return
 }
@@ -1463,7 +1463,41 @@ func.func @rank(%x: tensor<8x16xf32>) {
 // -----
 
 func.func @dynamic(%x: tensor<?x8x16xf32>) {
-  // expected-error@+1 {{operand #0 must be static tensor of 32-bit float or 64-bit float of rank 3}}
+  // expected-error@+1 {{operand #0 must be static tensor of 32-bit float or 64-bit float or bfloat16 type of rank 3}}
   %r = "megalodon.rms_norm"(%x) <{eps = 1.0e-5 : f64}> : (tensor<?x8x16xf32>) -> tensor<?x8x16xf32>
+  return
+}
+
+// -----
+
+func.func @linear_weight_wider_than_computed(%x: tensor<2x8x16xbf16>, %w: tensor<24x16xf64>) -> tensor<2x8x24xbf16> {
+  // expected-error@+1 {{weight: expected elements of 'f32' or bf16, got 'f64'}}
+  %y = megalodon.linear %x, %w : (tensor<2x8x16xbf16>, tensor<24x16xf64>) -> tensor<2x8x24xbf16>
+  return %y : tensor<2x8x24xbf16>
+}
+
+// -----
+
+func.func @linear_bias_not_computed(%x: tensor<2x8x16xbf16>, %w: tensor<24x16xbf16>, %b: tensor<24xbf16>) -> tensor<2x8x24xbf16> {
+  // expected-error@+1 {{operand #2 must be static tensor of 32-bit float or 64-bit float of rank 1}}
+  %y = megalodon.linear %x, %w bias %b : (tensor<2x8x16xbf16>, tensor<24x16xbf16>, tensor<24xbf16>) -> tensor<2x8x24xbf16>
+  return %y : tensor<2x8x24xbf16>
+}
+
+// -----
+
+func.func @embedding_wider_than_its_table(%t: tensor<2x8xi32>, %w: tensor<32x16xbf16>) -> tensor<2x8x16xf32> {
+  // expected-error@+1 {{result: expected elements of 'bf16', got 'f32'}}
+  %y = megalodon.embedding %t, %w : (tensor<2x8xi32>, tensor<32x16xbf16>) -> tensor<2x8x16xf32>
+  return %y : tensor<2x8x16xf32>
+}
+
+// -----
+
+func.func @timestep_norm_state_not_computed(%x: tensor<2x8x16xbf16>, %w: tensor<16xf32>, %c: tensor<2xi64>, %s: tensor<2x4xf64>) {
+  // expected-error@+1 {{mean: expected elements of 'f32', got 'f64'}}
+  %r:6 = megalodon.timestep_norm %x, %w, %w state(%c, %s, %s) {eps = 1.0e-5 : f64}
+      : (tensor<2x8x16xbf16>, tensor<16xf32>, tensor<16xf32>, tensor<2xi64>, tensor<2x4xf64>, tensor<2x4xf64>)
+     -> (tensor<2x8x16xbf16>, tensor<2xi64>, tensor<2x4xf64>, tensor<2x4xf64>, tensor<2x8x4xf64>, tensor<2x8x4xf64>)
   return
 }
