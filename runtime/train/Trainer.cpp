@@ -152,6 +152,7 @@ private:
   double number(const char *name);
   void step();
   double compute(int64_t microbatch);
+  void load(int64_t call);
   void validate();
   void save();
   void report(double loss, double gradientNorm, double seconds);
@@ -178,6 +179,7 @@ private:
 
   int64_t current = 0; ///< updates done
   int64_t saved = -1;  ///< step of the newest checkpoint
+  int64_t loaded = -1; ///< call whose tokens and targets the inputs hold
   std::optional<Metrics> metrics;
   bool live;
   int64_t timedSteps = 0;
@@ -457,8 +459,8 @@ void Trainer::stopAtNonFinite(const char *what, double value) {
                             : str("; the last checkpoint is of step ", saved)));
 }
 
-double Trainer::compute(int64_t microbatch) {
-  int64_t call = current * options.accumulate + microbatch;
+/// Puts a call's tokens and targets where its run finds them.
+void Trainer::load(int64_t call) {
   const SpreadTensor tokens = spreadVariable(session, function, "tokens"),
                      targets = spreadVariable(session, function, "targets");
   auto ids = [](const SpreadTensor &tensor) {
@@ -468,10 +470,24 @@ double Trainer::compute(int64_t microbatch) {
   if (const std::optional<Box> &box =
           tokens.box() ? tokens.box() : targets.box())
     order.read(call, *box, ids(tokens), ids(targets));
+  for (const SpreadTensor *tensor : {&tokens, &targets})
+    if (tensor->box())
+      tensor->part.flush();
+  loaded = call;
+}
+
+double Trainer::compute(int64_t microbatch) {
+  int64_t call = current * options.accumulate + microbatch;
+  if (loaded != call)
+    load(call);
   if (order.startsFresh(call))
     session.resetState(function);
   session.run(function, {}, Half::Compute, microbatch > 0,
               microbatch + 1 == options.accumulate);
+  // A device that works on meanwhile gets the next call's tokens already.
+  if (!session.device().isHost() &&
+      call + 1 < options.steps * options.accumulate)
+    load(call + 1);
   double loss = number("loss");
   if (!std::isfinite(loss))
     stopAtNonFinite("loss", loss);

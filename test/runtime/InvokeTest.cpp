@@ -190,3 +190,27 @@ TEST_F(Invoke, BenchMeasuresEachKernel) {
           .first,
       0);
 }
+
+TEST_F(Invoke, DoctorSaysWhatAPlanCanUse) {
+  auto [code, text] = runTool("doctor --json " + plan);
+  EXPECT_EQ(code, 0) << text;
+  for (std::string line :
+       {"\"runs\": true", "\"name\": \"cpu products\"", "\"name\": \"plan\"",
+        "function 'forward', batch 1, length 8", "\"memory_bytes_per_second\""})
+    EXPECT_NE(text.find(line), std::string::npos) << line << "\n" << text;
+  EXPECT_EQ(text.find("\"ok\": false"), std::string::npos) << text;
+  EXPECT_EQ(text.find("\"image\": \"sm_80\"") != std::string::npos, onCuda());
+  // A plan that cannot run here is the only thing that is wrong.
+  Damage damage;
+  damage.cpuFeatures = {"avx99"};
+  damage.arch = "sm_121a";
+  const std::vector<uint8_t> bytes = buildPlan(damage);
+  writeText(plan, {reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  const auto [refused, why] = runTool("doctor " + plan);
+  EXPECT_EQ(refused, 1);
+  for (std::string line :
+       {onCuda() ? "compiled for sm_121a, but Stand-in 0 (GPU 0) is sm_80"
+                 : "processor feature avx99: compile the plan for this machine",
+        "error: the plan cannot run here"})
+    EXPECT_NE(why.find(line), std::string::npos) << line << "\n" << why;
+}

@@ -8,6 +8,7 @@
 #include "runtime/train/Initialize.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Ranks.h"
+#include "tools/megalodon-run/SampleInputs.h"
 #include "tools/megalodon-run/Text.h"
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -51,32 +52,6 @@ double median(std::vector<double> values) {
   const size_t middle = values.size() / 2;
   return values.size() % 2 ? values[middle]
                            : (values[middle - 1] + values[middle]) / 2;
-}
-
-template <typename T>
-void store(const TensorView &tensor, size_t element, T value) {
-  std::memcpy(tensor.write() + element * sizeof(T), &value, sizeof(T));
-}
-
-/// Ids drawn evenly; a learning rate and step as in training.
-void fillInputs(Session &session, size_t function) {
-  const plan::LoadedPlan &plan = session.plan();
-  for (const TensorView &input : session.inputs(function)) {
-    const int64_t range = input.name == "tokens"    ? plan.vocabSize
-                          : input.name == "targets" ? plan.outputSize
-                                                    : 0;
-    if (range > 0 && input.type == ElementType::I32)
-      for (size_t i = 0; i < input.bytes / 4; ++i)
-        store(input, i, int32_t((i * 2654435761u + 12345u) % uint64_t(range)));
-    else if (input.name == "step")
-      store(input, 0, int64_t(1));
-    else if (input.name == "lr" && input.type == ElementType::F32)
-      store(input, 0, 1e-4f);
-    else if (input.name == "lr")
-      store(input, 0, 1e-4);
-  }
-  session.resetState(function);
-  session.resetOptionalInputs(function);
 }
 
 /// Rows of the table, and where each command of the segments stands in them.
@@ -165,12 +140,17 @@ Result measure(Session &session, size_t index, int repeat) {
   Table table = makeTable(session.plan(), function,
                           function.programs[size_t(session.place().pipeline)]);
   result.rows = std::move(table.rows);
-  fillInputs(session, index);
-  session.run(index); // touches all memory, loads all code
+  fillSampleInputs(session, index);
+  // Touches all memory, loads all code; the second run captures what a GPU
+  // replays.
+  session.run(index);
+  session.run(index);
+  session.device().finish();
   std::vector<double> seconds;
   for (int run = 0; run < repeat; ++run) {
     const Clock::time_point start = Clock::now();
     session.run(index);
+    session.device().finish();
     seconds.push_back(
         std::chrono::duration<double>(Clock::now() - start).count());
   }
@@ -300,6 +280,7 @@ void bench(const BenchOptions &options,
   const Yardsticks machine = measureYardsticks(session);
   initializeParameters(session, 1);
   Json json = {{"plan", plan->path},
+               {"device", session.device().name()},
                {"precision", plan->precision},
                {"ranks", world.size()},
                {"threads", session.threads()},
@@ -315,6 +296,8 @@ void bench(const BenchOptions &options,
                   world.size());
     std::printf("%d threads, medians of %d runs\n", session.threads(),
                 options.repeat);
+    if (!session.device().isHost())
+      std::printf("device: %s\n", session.device().name().c_str());
     std::printf("machine: memory %s GB/s, multiply-add peak %s GF/s",
                 decimal(machine.bytes * 1e-9, 1).c_str(),
                 decimal(machine.flops * 1e-9, 1).c_str());
@@ -361,6 +344,9 @@ void addBench(CLI::App &app) {
   command->add_flag("--json", options->json, "print JSON");
   command->add_option("--function", options->function,
                       "measure only this function");
+  command->add_option("--gpu", options->session.gpu,
+                      "GPU of a plan for GPUs (default: the ranks of a machine "
+                      "take its GPUs in turn)");
   command->add_option("--threads", options->session.threads,
                       "number of threads (0: all processors)");
   command->add_option("--repeat", options->repeat,

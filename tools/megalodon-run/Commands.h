@@ -8,6 +8,7 @@ class App;
 
 namespace megalodon {
 
+void addDoctor(CLI::App &app);
 void addEval(CLI::App &app);
 void addGenerate(CLI::App &app);
 void addBench(CLI::App &app);

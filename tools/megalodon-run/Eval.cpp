@@ -197,6 +197,9 @@ void megalodon::addEval(CLI::App &app) {
       "--losses", arguments->losses,
       "write the loss of every token here: float64, little-endian");
   command->add_flag("--json", arguments->asJson, "print JSON");
+  command->add_option("--gpu", arguments->session.gpu,
+                      "GPU of a plan for GPUs (default: the ranks of a machine "
+                      "take its GPUs in turn)");
   command
       ->add_option("--threads", arguments->session.threads,
                    "worker threads; 0: one a processor")

@@ -136,6 +136,9 @@ void megalodon::addGenerate(CLI::App &app) {
       ->capture_default_str();
   command->add_flag("--print-tokens", arguments->printTokens,
                     "print one line of token ids instead of text");
+  command->add_option("--gpu", arguments->session.gpu,
+                      "GPU of a plan for GPUs (default: the ranks of a machine "
+                      "take its GPUs in turn)");
   command
       ->add_option("--threads", arguments->session.threads,
                    "worker threads; 0: one a processor")

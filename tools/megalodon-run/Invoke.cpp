@@ -196,6 +196,9 @@ void addInvoke(CLI::App &app) {
   command->add_option("--trace", options->traceFile,
                       "write what every rank did, and when, here (JSON for "
                       "Perfetto)");
+  command->add_option("--gpu", options->session.gpu,
+                      "GPU of a plan for GPUs (default: the ranks of a machine "
+                      "take its GPUs in turn)");
   command->add_option("--threads", options->session.threads,
                       "number of threads (0: all processors)");
   command->add_flag("--poison", options->session.poison,

@@ -107,6 +107,9 @@ void megalodon::addTrain(CLI::App &app) {
       ->add_option("--eval-tokens", options.evalTokens,
                    "validate on so many tokens; 0: all")
       ->capture_default_str();
+  command->add_option("--gpu", arguments->session.gpu,
+                      "GPU of a plan for GPUs (default: the ranks of a machine "
+                      "take its GPUs in turn)");
   command
       ->add_option("--threads", arguments->session.threads,
                    "worker threads; 0: one a processor")

@@ -15,6 +15,7 @@ int main(int argc, char **argv) {
   megalodon::addInspect(app);
   megalodon::addBench(app);
   megalodon::addSimulate(app);
+  megalodon::addDoctor(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {
