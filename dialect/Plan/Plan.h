@@ -36,6 +36,13 @@ inline constexpr llvm::StringLiteral kWordsAttr = "plan.words";
 /// On the @kernels module after code generation: the ELF shared object
 /// (DenseElementsAttr of i8).
 inline constexpr llvm::StringLiteral kObjectAttr = "plan.object";
+/// On a kernel's declaration after code generation for GPUs: its name in the
+/// images (StrAttr).
+inline constexpr llvm::StringLiteral kSymbolAttr = "plan.symbol";
+/// On the @kernels module after code generation for GPUs: an array of
+/// {arch = "sm_90a", data = dense<...> : tensor<?xi8>, ptx}, with `ptx` where
+/// the data are zero-terminated PTX text and not a cubin.
+inline constexpr llvm::StringLiteral kImagesAttr = "plan.images";
 /// On arguments and results of a pipeline's functions: which of several copies
 /// of a variable is meant, that of the microbatch or that of the slot it has
 /// (StrAttr "microbatch" or "slot"), or of one microbatch always (I64Attr).

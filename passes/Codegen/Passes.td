@@ -52,6 +52,37 @@ def ExpandGpuMath : Pass<"megalodon-expand-gpu-math"> {
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::math::MathDialect"];
 }
 
+def GpuToNvvm : Pass<"megalodon-gpu-to-nvvm", "::mlir::gpu::GPUModuleOp"> {
+  let summary = "turn kernels for GPUs into the NVVM and LLVM dialects";
+  let description = [{
+    Before: kernels (`gpu.func`) without scf and without math functions. After: `llvm.func` with `nvvm.kernel`, one pointer an argument of memref type. Like
+    upstream's convert-gpu-to-nvvm, but math ops become LLVM's intrinsics and never calls of device functions; workgroup memory is dynamic
+    (`.extern .shared`, so that it may exceed 48 KiB); barriers of blocks of one warp become barriers of the warp.
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect", "::mlir::NVVM::NVVMDialect", "::mlir::arith::ArithDialect", "::mlir::vector::VectorDialect",
+                           "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::cf::ControlFlowDialect"];
+}
+
+def CompileGpuKernels : Pass<"megalodon-compile-gpu-kernels", "::mlir::ModuleOp"> {
+  let summary = "compile the outlined kernels to PTX and cubins";
+  let description = [{
+    Before: `@kernels` holds declarations and a `gpu.module` of kernels (`gpu.func`). After: only the declarations, and as attribute `plan.images` one image
+    an architecture: a cubin where there is a ptxas that knows it, else PTX; and always PTX of the lowest architecture, for GPUs without a cubin of their own.
+    Kernels are compiled in parallel, one LLVM context each; their PTX becomes one module in the order of the kernels. PTX that calls a function which nobody
+    defines is refused: it would fail only when it is loaded.
+
+    ```mlir
+    module @kernels attributes {plan.images = [{arch = "sm_80", data = dense<...>}, {arch = "sm_80", data = dense<...>, ptx}, {arch = "sm_90a", data = dense<...>} ] }
+    ```
+  }];
+  let options = [
+    Option<"gpuArch", "gpu-arch", "std::string", "\"sm_80,sm_90a,sm_100a\"", "architectures to compile for, separated by commas">,
+    Option<"cudaPath", "cuda-path", "std::string", "\"\"", "CUDA toolkit whose ptxas is used; empty: look for one; none: PTX only">,
+    Option<"saveAssembly", "save-assembly", "std::string", "\"\"", "folder that gets each kernel's PTX and LLVM IR, and resources.txt">];
+  let statistics = [Statistic<"cubinBytes", "cubin-bytes", "bytes of all cubins">];
+  let dependentDialects = ["::mlir::gpu::GPUDialect", "::mlir::plan::PlanDialect"];
+}
+
 def CompileKernels : Pass<"megalodon-compile-kernels", "::mlir::ModuleOp"> {
   let summary = "compile the module @kernels to one ELF shared object";
   let description = [{

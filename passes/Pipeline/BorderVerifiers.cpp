@@ -23,7 +23,8 @@ struct BorderVerifier : PassWrapper<BorderVerifier, OperationPass<ModuleOp>> {
     }
     if (phase >= Phase::Codegen)
       if (auto kernels = module.lookupSymbol<ModuleOp>(plan::kKernelsModule);
-          kernels && !kernels->hasAttr(plan::kObjectAttr)) {
+          kernels && !kernels->hasAttr(plan::kObjectAttr) &&
+          !kernels->hasAttr(plan::kImagesAttr)) {
         leftover(kernels, "megalodon-compile-kernels");
         signalPassFailure();
       }

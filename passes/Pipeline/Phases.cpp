@@ -1,6 +1,7 @@
 #include "passes/Pipeline/Phases.h"
 #include "mlir/Transforms/Passes.h"
 #include "passes/Autodiff/Passes.h"
+#include "passes/Codegen/GpuTarget.h"
 #include "passes/Codegen/Passes.h"
 #include "passes/Codegen/Target.h"
 #include "passes/Lowering/Passes.h"
@@ -25,7 +26,8 @@ llvm::ArrayRef<PhaseInfo> mlir::megalodon::phases() {
        "what one rank of the mesh holds and sends; as before on one rank"},
       {Phase::Lower, "lower",
        "functions of dispatches and products; loops in @kernels"},
-      {Phase::Codegen, "codegen", "@kernels is an ELF shared object"},
+      {Phase::Codegen, "codegen",
+       "@kernels is an ELF shared object, or images for GPUs"},
       {Phase::Plan, "plan", "command lists, memory plan, FlatBuffers file"},
   };
   return list;
@@ -73,10 +75,19 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     if (options.target == "cuda") {
       lowering.vectorBytes = kWarpVectorBytes;
       lowering.vectorRegisters = 32;
+      auto archs =
+          resolveGpuArchs(options.gpuArch, [&](const std::string &message) {
+            error("--gpu-arch: " + message);
+          });
+      if (failed(archs))
+        return failure();
+      lowering.sharedBytes = sharedBytes(*archs);
       if (options.gemm == "auto" && !options.gpuBackend)
         lowering.gemm = "cublaslt";
     } else {
-      auto target = resolveCpu(options.cpu, error);
+      auto target = resolveCpu(options.cpu, [&](const std::string &message) {
+        error("--cpu: " + message);
+      });
       if (failed(target))
         return failure();
       lowering.vectorBytes = target->vectorBytes;
@@ -95,11 +106,18 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
       passes.addPass(createCompileKernels({options.cpu, options.saveAssembly}));
       break;
     }
-    passes.nest<ModuleOp>().addNestedPass<func::FuncOp>(
-        createDistributeToThreads());
+    {
+      OpPassManager &kernel = passes.nest<ModuleOp>().nest<func::FuncOp>();
+      kernel.addPass(createDistributeToThreads());
+      kernel.addPass(createExpandGpuMath());
+      // A sine and a cosine of one angle share their reduction.
+      kernel.addPass(createCSEPass());
+    }
     passes.addPass(createOutlineGpuKernels());
-    if (options.gpuBackend)
-      passes.addPass(options.gpuBackend());
+    passes.addPass(options.gpuBackend ? options.gpuBackend()
+                                      : createCompileGpuKernels(
+                                            {options.gpuArch, options.cudaPath,
+                                             options.saveAssembly}));
     break;
   }
   passes.addPass(createBorderVerifier(phase));

@@ -4,6 +4,7 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Autodiff/Recompute.h"
+#include "passes/Codegen/GpuTarget.h"
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include <functional>
@@ -46,6 +47,8 @@ struct PipelineOptions {
   std::string saveAssembly;
   std::string timestepNorm = "auto";
   std::string target = "cpu"; ///< "cpu" or "cuda"
+  std::string gpuArch = kDefaultGpuArchs.str();
+  std::string cudaPath; ///< CUDA toolkit; empty: look for one; none: PTX only
   /// What turns the outlined kernels of a cuda compilation into code; null: the
   /// compiler's own way to PTX. Tests put an emulation here, which makes plans
   /// for the cpu device.

@@ -82,6 +82,9 @@ private:
   flatbuffers::Offset<fb::Program> writeProgram(const ProgramSchedule &program,
                                                 unsigned stage, bool exact);
   flatbuffers::Offset<fb::Segment> writeSegment(const SegmentSchedule &segment);
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::GpuImage>>>
+  writeImages(ModuleOp kernels);
+  bool isCuda() const { return features & ::megalodon::plan::kFeatureCuda; }
   flatbuffers::Offset<fb::Command> writeStep(const Step &step);
   flatbuffers::Offset<fb::Command> writeCollective(const Step &step);
   uint32_t communicatorOf(plan::CollectiveOp op);
@@ -190,11 +193,38 @@ PlanWriter::writeKernels(ModuleOp kernels) {
     uint64_t scratch =
         cast<IntegerAttr>(kernel->getAttr(plan::kScratchAttr)).getInt();
     auto source = kernel->getAttrOfType<StringAttr>(plan::kSourceAttr);
-    result.push_back(
-        fb::CreateKernel(builder, builder.CreateString(kernel.getName().str()),
-                         scratch, string(source.getValue())));
+    auto symbol = kernel->getAttrOfType<StringAttr>(plan::kSymbolAttr);
+    StringRef name = symbol ? symbol.getValue() : kernel.getName();
+    // Only a GPU has use for these.
+    auto number = [&](StringRef name) -> uint32_t {
+      auto value = kernel->getAttrOfType<IntegerAttr>(name);
+      return isCuda() && value ? value.getInt() : 0;
+    };
+    result.push_back(fb::CreateKernel(builder, builder.CreateString(name.str()),
+                                      scratch, string(source.getValue()),
+                                      number(plan::kThreadsAttr),
+                                      number(plan::kWordsAttr)));
   }
   return builder.CreateVector(result);
+}
+
+flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::GpuImage>>>
+PlanWriter::writeImages(ModuleOp kernels) {
+  auto list =
+      kernels ? kernels->getAttrOfType<ArrayAttr>(plan::kImagesAttr) : nullptr;
+  if (!list)
+    return 0;
+  std::vector<flatbuffers::Offset<fb::GpuImage>> images;
+  for (auto image : list.getAsRange<DictionaryAttr>()) {
+    ArrayRef<char> data = image.getAs<DenseElementsAttr>("data").getRawData();
+    builder.ForceVectorAlignment(data.size(), 1, 32);
+    auto bytes = builder.CreateVector(
+        reinterpret_cast<const uint8_t *>(data.data()), data.size());
+    images.push_back(fb::CreateGpuImage(
+        builder, string(image.getAs<StringAttr>("arch").getValue()),
+        image.contains("ptx"), bytes));
+  }
+  return builder.CreateVector(images);
 }
 
 uint32_t PlanWriter::communicatorOf(plan::CollectiveOp op) {
@@ -266,6 +296,8 @@ flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {
   };
   if (product.getLibrary() == "onednn")
     features |= ::megalodon::plan::kFeatureOneDnn;
+  if (product.getLibrary() == "cublaslt")
+    features |= ::megalodon::plan::kFeatureCublasLt;
   auto table = fb::CreateProduct(
       builder, buffers[0], buffers[1], buffers[2], product.getTransA(),
       product.getTransB(), product.getM(), product.getN(), product.getK(),
@@ -371,10 +403,13 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   if (kernels) {
     auto compiled =
         kernels->getAttrOfType<DenseElementsAttr>(plan::kObjectAttr);
-    if (!compiled)
+    if (kernels->hasAttr(plan::kImagesAttr))
+      features |= ::megalodon::plan::kFeatureCuda;
+    else if (!compiled)
       return module.emitError()
              << "expected compiled kernels; run the codegen phase first";
-    object = compiled.getRawData();
+    else
+      object = compiled.getRawData();
   }
   if (failed(scheduleEntries(module, variables, schedules)))
     return failure();
@@ -399,8 +434,14 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
     for (auto feature : list.getAsRange<StringAttr>())
       cpuFeatures.push_back(string(feature.getValue()));
 
-  // The object goes first: FlatBuffers grow downwards, and its alignment is the
+  // A module of library products only has no kernels to tell its target.
+  module.walk([&](plan::ProductOp product) {
+    if (product.getLibrary() == "cublaslt")
+      features |= ::megalodon::plan::kFeatureCuda;
+  });
+  // The code goes first: FlatBuffers grow downwards, and its alignment is the
   // largest.
+  auto images = writeImages(kernels);
   builder.ForceVectorAlignment(object.size(), 1, 32);
   auto objectBytes = builder.CreateVector(
       reinterpret_cast<const uint8_t *>(object.data()), object.size());
@@ -423,7 +464,8 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   StringRef modelType =
       parsed->getAsObject()->getString("model_type").value_or("megalodon");
   auto model = string(modelType), precision = string(attribute(kPrecisionAttr)),
-       target = string("cpu"), cpu = string(attribute(kCpuAttr));
+       target = string(isCuda() ? "cuda" : "cpu"),
+       cpu = string(attribute(kCpuAttr));
   int64_t vocabulary = number("vocab_size"), output = number("output_size");
   fb::PlanBuilder plan(builder);
   plan.add_producer(producer);
@@ -440,7 +482,10 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   plan.add_variables(variableVector);
   plan.add_kernels(kernelVector);
   plan.add_functions(functionVector);
-  plan.add_object(objectBytes);
+  if (!isCuda())
+    plan.add_object(objectBytes);
+  if (!images.IsNull())
+    plan.add_images(images);
   plan.add_mesh(&mesh);
   plan.add_communicators(groupVector);
   fb::FinishPlanBuffer(builder, plan.Finish());

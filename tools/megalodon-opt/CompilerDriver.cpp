@@ -40,6 +40,13 @@ struct DriverOptions {
                "norms, state and masters in f32")};
   cl::opt<std::string> target{"target", cl::cat(category), cl::init("cpu"),
                               cl::desc("what to compile for: cpu or cuda")};
+  cl::opt<std::string> gpuArch{
+      "gpu-arch", cl::cat(category), cl::init(kDefaultGpuArchs.str()),
+      cl::desc("GPU architectures to compile for, separated by commas")};
+  cl::opt<std::string> cudaPath{
+      "cuda-path", cl::cat(category), cl::value_desc("folder"),
+      cl::desc("CUDA toolkit whose ptxas is used (default: the one in the PATH "
+               "or in the usual places; none: the plan holds PTX only)")};
   cl::opt<std::string> mesh{
       "mesh", cl::cat(category),
       cl::desc("ranks along the parallel axes: dp=2,pp=2,cp=2,tp=2 (axes left "
@@ -98,7 +105,9 @@ struct DriverOptions {
       cl::desc("cores the cost rules assume; never changes results")};
   cl::opt<std::string> saveAssembly{
       "save-assembly", cl::cat(category), cl::value_desc("folder"),
-      cl::desc("write each kernel's assembly and LLVM IR")};
+      cl::desc(
+          "write each kernel's assembly (cuda: PTX, and resources.txt) and "
+          "LLVM IR")};
 
   DriverOptions() {
     for (auto *option : {&compileTo, &compileFrom})
@@ -291,10 +300,12 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
   if (o.compileTo == Phase::Plan && output == "-")
     return fail("a plan is a binary file: name it with -o FILE, or print the "
                 "IR of a phase with --compile-to=PHASE");
-  PipelineOptions pipeline{
-      o.cpu,          o.recompute,    o.mesh,      o.zero, o.pipelineSchedule,
-      chunksOf(o),    o.cema,         o.attention, o.gemm, o.cores,
-      o.saveAssembly, o.timestepNorm, o.target,    gpuBackend};
+  PipelineOptions pipeline{o.cpu,     o.recompute,        o.mesh,
+                           o.zero,    o.pipelineSchedule, chunksOf(o),
+                           o.cema,    o.attention,        o.gemm,
+                           o.cores,   o.saveAssembly,     o.timestepNorm,
+                           o.target,  o.gpuArch,          o.cudaPath,
+                           gpuBackend};
 
   DefaultTimingManager timing;
   applyDefaultTimingManagerCLOptions(timing);
@@ -348,10 +359,9 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
     PassManager passes(&context);
     passes.enableTiming(scope);
     if (failed(applyPassManagerCLOptions(passes)) ||
-        failed(addPhase(passes, info.phase, pipeline,
-                        [](const std::string &message) {
-                          (void)fail("--cpu: " + message);
-                        })) ||
+        failed(addPhase(
+            passes, info.phase, pipeline,
+            [](const std::string &message) { (void)fail(message); })) ||
         failed(passes.run(*module)))
       return failure();
     if (!dumpFolder.empty() &&

@@ -5,6 +5,7 @@
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/plan/Traffic.h"
 #include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/InspectCode.h"
 #include "tools/megalodon-run/PipelineChart.h"
 #include "tools/megalodon-run/Text.h"
 #include <CLI/CLI.hpp>
@@ -20,7 +21,7 @@ using Json = nlohmann::ordered_json;
 using plan::Role;
 
 struct InspectOptions {
-  std::string plan, objectFile, scheduleFile;
+  std::string plan, objectFile, imageFolder, scheduleFile;
   bool json = false, commands = false, schedule = false;
 };
 
@@ -259,8 +260,7 @@ Json inspectJson(const plan::LoadedPlan &plan) {
               {"parameters", plan.parameterCount()},
               {"parameter_bytes", bytesOf(plan, Role::Parameter)},
               {"moment_bytes", bytesOf(plan, Role::FirstMoment) +
-                                   bytesOf(plan, Role::SecondMoment)},
-              {"object_bytes", plan.object.size()}};
+                                   bytesOf(plan, Role::SecondMoment)}};
   out["config"] = Json::parse(plan.config, nullptr, false);
   if (out["config"].is_discarded())
     throw Error(str(plan.path, ": corrupt plan: config: not valid JSON"));
@@ -278,11 +278,7 @@ Json inspectJson(const plan::LoadedPlan &plan) {
                  {"tp", plan.mesh.tp}};
   for (const plan::Function &function : plan.functions)
     functions.push_back(functionJson(plan, function));
-  Json &kernels = out["kernels"] = Json::array();
-  for (const plan::Kernel &kernel : plan.kernels)
-    kernels.push_back({{"symbol", kernel.symbol},
-                       {"scratch_bytes", kernel.scratchBytes},
-                       {"source", kernel.source}});
+  addCodeJson(plan, out);
   return out;
 }
 
@@ -433,8 +429,11 @@ void inspectText(const plan::LoadedPlan &plan, bool commands) {
   std::string features;
   for (const std::string &name : plan.cpuFeatures)
     features += " " + name;
-  std::printf("target      %s, %s:%s\n", plan.target.c_str(), plan.cpu.c_str(),
-              features.c_str());
+  if (plan.isCuda())
+    std::printf("target      %s\n", plan.target.c_str());
+  else
+    std::printf("target      %s, %s:%s\n", plan.target.c_str(),
+                plan.cpu.c_str(), features.c_str());
   const std::vector<std::string> missing = plan::missingCpuFeatures(plan);
   for (const std::string &name : missing)
     std::printf("            this machine lacks %s\n", name.c_str());
@@ -484,20 +483,12 @@ void inspectText(const plan::LoadedPlan &plan, bool commands) {
     std::printf("dense flops %.4g a call\n", function.modelFlops);
   }
 
-  std::printf("\nkernels     %s, object of %s bytes\n",
-              grouped(int64_t(plan.kernels.size())).c_str(),
-              grouped(int64_t(plan.object.size())).c_str());
-  rows = {{"symbol", "scratch", "dispatches", "source"}};
-  for (uint32_t i = 0; i < plan.kernels.size(); ++i) {
-    size_t dispatches = 0;
-    for (const plan::Function &function : plan.functions)
-      for (const plan::Program &program : function.programs)
-        dispatches += countCommands(program).kernels[i];
-    rows.push_back({plan.kernels[i].symbol,
-                    grouped(int64_t(plan.kernels[i].scratchBytes)),
-                    grouped(int64_t(dispatches)), plan.kernels[i].source});
-  }
-  printTable(rows, {0, 3});
+  std::vector<size_t> dispatches(plan.kernels.size());
+  for (const plan::Function &function : plan.functions)
+    for (const plan::Program &program : function.programs)
+      for (auto [kernel, count] : countCommands(program).kernels)
+        dispatches[kernel] += count;
+  printCode(plan, dispatches);
 }
 
 } // namespace
@@ -512,6 +503,8 @@ void addInspect(CLI::App &app) {
                     "print each function's commands too");
   command->add_option("--save-object", options->objectFile,
                       "write the kernels' ELF shared object here");
+  command->add_option("--save-images", options->imageFolder,
+                      "write the kernels' cubins and PTX into this folder");
   command->add_flag("--schedule", options->schedule,
                     "print what the ranks of a pipeline run, and when");
   command->add_option("--schedule-svg", options->scheduleFile,
@@ -522,6 +515,8 @@ void addInspect(CLI::App &app) {
       writeText(options->objectFile,
                 {reinterpret_cast<const char *>(plan->object.data()),
                  plan->object.size()});
+    if (!options->imageFolder.empty())
+      saveImages(*plan, options->imageFolder);
     if (!options->scheduleFile.empty())
       writeText(options->scheduleFile, drawSchedulesAsSvg(*plan));
     if (options->schedule)
