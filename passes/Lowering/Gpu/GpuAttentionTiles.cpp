@@ -86,7 +86,7 @@ GpuAttentionForm GpuAttentionForm::choose(const AttentionShape &shape,
   if (bf16)
     recomputed.scoreSlice = 64;
   else
-    recomputed.productSlice = 16;
+    recomputed.scoreSlice = recomputed.productSlice = 16;
   stored.stored = true;
   stored.block = 128;
   stored.threads = 256;

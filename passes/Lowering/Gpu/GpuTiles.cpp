@@ -152,7 +152,7 @@ struct PieceCopy {
 
 void copyTile(KernelBuilder &k, const SharedTile &tile,
               const TileSource &source, Value row, Value column) {
-  constexpr int64_t kUnrolledPieces = 8;
+  constexpr int64_t kUnrolledPieces = 1;
   Type from = cast<MemRefType>(source.matrix.memref.getType()).getElementType();
   int64_t elements =
       kAccessBytes / std::max(byteWidth(from), byteWidth(tile.element()));
