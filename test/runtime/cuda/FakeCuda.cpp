@@ -338,8 +338,12 @@ int loadText(const std::string &text, Module &module, char *log,
 }
 
 /// The length of an ELF image with its lines: a real driver knows it from the
-/// headers. Here the magic ends it.
+/// headers. Here the magic ends it. 0: a real GPU's.
 size_t imageBytes(const char *image) {
+  uint16_t machine;
+  std::memcpy(&machine, image + 18, sizeof(machine));
+  if (machine == 190) // EM_CUDA
+    return 0;
   for (size_t i = 0;; ++i)
     if (image[i] == kFakeImageMagic[0] &&
         std::memcmp(image + i, kFakeImageMagic, 8) == 0)
