@@ -30,7 +30,7 @@ struct LoweringOptions {
   unsigned vectorBytes = 64;
   /// Number of registers of that width: 16 or 32.
   unsigned vectorRegisters = 32;
-  /// CEMA form: "auto", "sequential" or "two-level".
+  /// CEMA form: "auto", "sequential", "two-level" or, on cuda, "matrix".
   std::string cema = "auto";
   /// Scans of the timestep norm: "auto", "sequential" or "two-level".
   std::string timestepNorm = "auto";

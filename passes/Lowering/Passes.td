@@ -20,7 +20,7 @@ def LowerToKernels : Pass<"megalodon-lower-to-kernels", "::mlir::ModuleOp"> {
     Option<"target", "target", "std::string", "\"cpu\"", "what kernels are made for: cpu or cuda">,
     Option<"vectorBytes", "vector-bytes", "unsigned", "64", "bytes of the CPU's widest vector register; 512 on cuda">,
     Option<"vectorRegisters", "vector-registers", "unsigned", "32", "number of vector registers">,
-    Option<"cema", "cema", "std::string", "\"auto\"", "CEMA form: auto, sequential or two-level">,
+    Option<"cema", "cema", "std::string", "\"auto\"", "CEMA form: auto, sequential, two-level or (cuda only) matrix">,
     Option<"timestepNorm", "timestep-norm", "std::string", "\"auto\"", "scans of the timestep norm: auto, sequential or two-level">,
     Option<"attention", "attention", "std::string", "\"auto\"", "chunk attention on cuda: auto, stored or recomputed">,
     Option<"gemm", "gemm", "std::string", "\"auto\"", "matrix products: auto, onednn, cublaslt or generated">,

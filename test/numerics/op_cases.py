@@ -161,7 +161,8 @@ class Cema(Op):
 
     def random(self, rng):
         shapes = {"one": (1, 1, 1, 1, 8), "prime": (3, 7, 13, 5, 3), "wide": (2, 37, 35, 16, 16), "block": (1, 32, 16, 4, 8),
-                  "long": (1, 300, 9, 8, 64), "rows": (5, 11, 33, 2, 64), "channels": (2, 19, 131, 17, 8)}
+                  "long": (1, 300, 9, 8, 64), "rows": (5, 11, 33, 2, 64), "channels": (2, 19, 131, 17, 8),
+                  "tiles": (2, 555, 16, 8, 64), "chunks": (1, 1100, 8, 16, 128)}
         for label, (B, L, D, N, block) in shapes.items():
             radius, phase = rng.uniform(0.3, 0.999, (D, N)), rng.uniform(0, 2 * np.pi, (D, N))
             yield label, {"block": block}, {

@@ -89,7 +89,7 @@ struct DriverOptions {
           clEnumValN(Recompute::Full, "full", "everything inside a layer"))};
   cl::opt<std::string> cema{
       "cema", cl::cat(category), cl::init("auto"),
-      cl::desc("CEMA lowering: auto, sequential or two-level")};
+      cl::desc("CEMA lowering: auto, sequential, two-level or (cuda) matrix")};
   cl::opt<std::string> timestepNorm{
       "timestep-norm", cl::cat(category), cl::init("auto"),
       cl::desc("scans of the timestep norm: auto, sequential or two-level")};
@@ -148,7 +148,8 @@ static LogicalResult checkOptions() {
   };
   if (failed(oneOf("precision", o.precision, {"f32", "f64", "bf16"})) ||
       failed(oneOf("target", o.target, {"cpu", "cuda"})) ||
-      failed(oneOf("cema", o.cema, {"auto", "sequential", "two-level"})) ||
+      failed(oneOf("cema", o.cema,
+                   {"auto", "sequential", "two-level", "matrix"})) ||
       failed(oneOf("timestep-norm", o.timestepNorm,
                    {"auto", "sequential", "two-level"})) ||
       failed(
@@ -157,6 +158,8 @@ static LogicalResult checkOptions() {
     return failure();
   if (o.target == "cuda" && o.precision == "f64")
     return fail("--target=cuda: expected --precision=f32 or bf16, got f64");
+  if (o.target == "cpu" && o.cema == "matrix")
+    return fail("--cema=matrix: expected --target=cuda, got cpu");
   if (o.target == "cuda" && o.gemm != "auto")
     return fail("--gemm: expected auto with --target=cuda, got '" +
                 llvm::Twine(o.gemm) + "'");

@@ -132,6 +132,16 @@ Value buildGpuSegmentCarry(PatternRewriter &rewriter,
 /// Length of a call's segment, which only for the last is not `segment`.
 Value segmentLength(KernelBuilder &k, Value index, int64_t segment);
 
+/// The matrix form (GpuCemaMatrix.cpp): whether it takes this op, the tokens of
+/// which its segments are a multiple, and the kernel, whose results are those
+/// of the op that are used.
+bool hasGpuCemaMatrixForm(CemaOp op);
+int64_t gpuCemaChunk();
+SmallVector<Value> buildGpuCemaMatrix(PatternRewriter &rewriter,
+                                      const LoweringOptions &options, CemaOp op,
+                                      int64_t segment, Value segmentStates,
+                                      double bytes);
+
 void populateGpuCemaForwardLowering(RewritePatternSet &patterns,
                                     const LoweringOptions &options);
 void populateGpuCemaGradLowering(RewritePatternSet &patterns,

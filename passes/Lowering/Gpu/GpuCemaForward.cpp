@@ -189,9 +189,13 @@ struct GpuCemaLowering : OpRewritePattern<CemaOp> {
             channels = type.getDimSize(2),
             states = tensorOf(op.getP()).getDimSize(1);
     const bool saves = !op.getBlockStates().use_empty();
-    GpuCemaForm form = chooseGpuCemaForm(
-        options.cema, batch, length, channels, states, /*perThread=*/8,
-        /*unit=*/saves ? static_cast<int64_t>(op.getBlock()) : kGpuCemaTokens);
+    const int64_t unit =
+        saves ? static_cast<int64_t>(op.getBlock()) : kGpuCemaTokens;
+    const bool matrix = usesMatrixForm(op);
+    GpuCemaForm form = chooseGpuCemaForm(options.cema, batch, length, channels,
+                                         states, /*perThread=*/8, unit);
+    if (matrix)
+      form.segment = matrixSegment(batch, length, channels);
     Value starts;
     if (form.segment) {
       starts = buildGpuSegmentEnds(rewriter, options, op, op.getX(), op.getQ(),
@@ -201,26 +205,64 @@ struct GpuCemaLowering : OpRewritePattern<CemaOp> {
                                     op.getState(), form.segment,
                                     /*reverse=*/false);
     }
-    GpuCemaThreads threads(channels, states, form.parts);
-    KernelBuilder k(rewriter, options, op,
-                    form.segment ? "cema_segment" : "cema",
-                    GpuCemaThreads::kThreads);
-    ForwardKernel(k, threads, op, form.segment, starts).build();
-
     double bytes = 2 * bytesOf(type) + 2 * bytesOf(op.getState().getType()) +
                    40.0 * channels * states;
     if (saves)
       bytes += bytesOf(op.getBlockStates().getType());
+    SmallVector<Value> results =
+        matrix ? buildGpuCemaMatrix(rewriter, options, op, form.segment, starts,
+                                    bytes)
+               : buildScan(rewriter, op, form, starts, bytes);
+    replaceUsedResults(rewriter, op,
+                       {results[0], results[1], saves ? results[2] : Value()});
+    return success();
+  }
+
+  SmallVector<Value> buildScan(PatternRewriter &rewriter, CemaOp op,
+                               GpuCemaForm form, Value starts,
+                               double bytes) const {
+    auto type = tensorOf(op.getX());
+    int64_t states = tensorOf(op.getP()).getDimSize(1);
+    GpuCemaThreads threads(type.getDimSize(2), states, form.parts);
+    KernelBuilder k(rewriter, options, op,
+                    form.segment ? "cema_segment" : "cema",
+                    GpuCemaThreads::kThreads);
+    ForwardKernel(k, threads, op, form.segment, starts).build();
     Grid grid = {.factor = threads.workgroups(), .outer = plan::Outer::Batch};
     if (form.segment) {
       grid.inner = plan::Inner::Length;
       grid.divisor = form.segment;
     }
-    SmallVector<Value> results =
-        k.finish(grid, /*flops=*/12.0 * type.getNumElements() * states, bytes);
-    replaceUsedResults(rewriter, op,
-                       {results[0], results[1], saves ? results[2] : Value()});
-    return success();
+    return k.finish(grid, /*flops=*/12.0 * type.getNumElements() * states,
+                    bytes);
+  }
+
+  /// Tensor cores where there are tokens to fill their tiles and channels to
+  /// fill the GPU. Short calls and those of few channels are bound by how many
+  /// threads there are, not by multiply-adds.
+  bool usesMatrixForm(CemaOp op) const {
+    auto type = tensorOf(op.getX());
+    if (!hasGpuCemaMatrixForm(op))
+      return false;
+    if (options.cema != "auto")
+      return options.cema == "matrix";
+    return type.getDimSize(1) >= 2 * gpuCemaChunk() &&
+           type.getNumElements() >= kMatrixElements;
+  }
+  static constexpr int64_t kMatrixElements = int64_t(1) << 21;
+
+  /// Segments only where whole rows give less than a workgroup of eight
+  /// channels for every processor.
+  static int64_t matrixSegment(int64_t batch, int64_t length,
+                               int64_t channels) {
+    int64_t workgroups = batch * channels / 8, wanted = 132;
+    if (4 * workgroups >= 3 * wanted)
+      return 0;
+    int64_t segment =
+        llvm::alignTo(llvm::divideCeilSigned(
+                          length, llvm::divideCeilSigned(wanted, workgroups)),
+                      gpuCemaChunk());
+    return segment < length ? segment : 0;
   }
 
   const LoweringOptions &options;

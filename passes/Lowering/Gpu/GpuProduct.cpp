@@ -143,10 +143,8 @@ static Value packed(KernelBuilder &k, Value pair) {
       k.b, vector::BitCastOp::create(k.b, type, pair), int64_t(0));
 }
 
-/// The terms of a pair of f32 numbers: bf16 numbers whose sum they are, the
-/// largest first.
-static SmallVector<Value> splitTerms(KernelBuilder &k, Value pair,
-                                     int64_t terms) {
+SmallVector<Value> mlir::megalodon::splitTerms(KernelBuilder &k, Value pair,
+                                               int64_t terms) {
   SmallVector<Value> registers;
   for (int64_t term = 0; term < terms; ++term) {
     Value rounded = k.toFloat(pair, k.b.getBF16Type());
@@ -270,9 +268,9 @@ void GpuProduct::rightFragments(const SharedTile &tile, Value depth,
   }
 }
 
-static void multiplyFragments(KernelBuilder &k, ArrayRef<Value> left,
-                              ArrayRef<Value> right,
-                              MutableArrayRef<Value> sums) {
+void mlir::megalodon::multiplyFragments(KernelBuilder &k, ArrayRef<Value> left,
+                                        ArrayRef<Value> right,
+                                        MutableArrayRef<Value> sums) {
   Type f32 = k.b.getF32Type();
   auto result =
       LLVM::LLVMStructType::getLiteral(k.b.getContext(), {f32, f32, f32, f32});

@@ -19,6 +19,14 @@ enum class TileMath {
 /// What a tile of this arithmetic holds in shared memory.
 Type tileElement(KernelBuilder &k, TileMath math);
 
+/// The terms of a pair of f32 numbers (vector<2xf32>): pairs of bf16 numbers
+/// whose sum they are, the largest first, as 32-bit registers.
+SmallVector<Value> splitTerms(KernelBuilder &k, Value pair, int64_t terms);
+/// sums += left right: nvvm.mma.sync of [16, 16] by [16, 8] bf16, on the lanes'
+/// four, two and four registers.
+void multiplyFragments(KernelBuilder &k, ArrayRef<Value> left,
+                       ArrayRef<Value> right, MutableArrayRef<Value> sums);
+
 /// A matrix in shared memory, or several of one size (stages). Rows are padded
 /// by 16 bytes, so that the same 16 bytes of eight neighbouring rows lie in
 /// different banks.
