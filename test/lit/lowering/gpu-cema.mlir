@@ -1,5 +1,5 @@
 // CEMA on a GPU: a thread carries some states of one channel; its lanes share y by shuffles.
-// RUN: megalodon-opt %s "--megalodon-lower-to-kernels=target=cuda vector-bytes=512" | FileCheck %s
+// RUN: megalodon-opt %s "--megalodon-lower-to-kernels=target=cuda vector-bytes=512 cema=sequential" | FileCheck %s
 // RUN: megalodon-opt %s "--megalodon-lower-to-kernels=target=cuda vector-bytes=512 cema=two-level" | FileCheck %s --check-prefix=LEVELS
 
 // One row of 200 channels cannot fill a GPU: 8 lanes a channel with two states each, and where there are many tokens segments.
