@@ -23,7 +23,7 @@ struct SiluLowering : LoweringPattern<SiluOp> {
   using LoweringPattern::LoweringPattern;
   LogicalResult matchAndRewrite(SiluOp op,
                                 PatternRewriter &rewriter) const override {
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "silu");
     Value x = k.read(op.getX(), View::Rows),
           y = k.write(op.getType(), View::Rows);
@@ -43,7 +43,7 @@ struct SiluGradLowering : LoweringPattern<SiluGradOp> {
   using LoweringPattern::LoweringPattern;
   LogicalResult matchAndRewrite(SiluGradOp op,
                                 PatternRewriter &rewriter) const override {
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "silu_grad");
     Value dy = k.read(op.getDy(), View::Rows),
           x = k.read(op.getX(), View::Rows),
@@ -66,7 +66,8 @@ struct GateLowering : LoweringPattern<GateOp> {
   using LoweringPattern::LoweringPattern;
   LogicalResult matchAndRewrite(GateOp op,
                                 PatternRewriter &rewriter) const override {
-    int64_t width = widthOf(op.getValue()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getValue()),
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "gate");
     Value value = k.read(op.getValue(), View::Rows),
           gate = k.read(op.getGate(), View::Rows),
@@ -90,7 +91,8 @@ struct GateGradLowering : LoweringPattern<GateGradOp> {
   LogicalResult matchAndRewrite(GateGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getValue());
-    int64_t width = widthOf(op.getValue()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getValue()),
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "gate_grad");
     Value dy = k.read(op.getDy(), View::Rows),
           value = k.read(op.getValue(), View::Rows),
@@ -135,7 +137,7 @@ struct AddLowering : LoweringPattern<AddOp> {
     };
     int64_t elements = type.getNumElements(),
             rows = rowsPerWorkgroup(
-                type.getShape().empty() ? 1 : type.getShape().back());
+                options, type.getShape().empty() ? 1 : type.getShape().back());
     if (activation)
       forTokenLanes(k, rows, type.getShape().back(), element,
                     [&](Value t, Value i, Value mask) { sum({t, i}, mask); });
@@ -153,7 +155,7 @@ struct TwoHopResidualLowering : LoweringPattern<TwoHopResidualOp> {
   using LoweringPattern::LoweringPattern;
   LogicalResult matchAndRewrite(TwoHopResidualOp op,
                                 PatternRewriter &rewriter) const override {
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "two_hop_residual");
     Value x = k.read(op.getX(), View::Rows),
           branch = k.read(op.getBranch(), View::Rows);
@@ -180,7 +182,8 @@ struct TwoHopResidualGradLowering : LoweringPattern<TwoHopResidualGradOp> {
   LogicalResult matchAndRewrite(TwoHopResidualGradOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getBranch());
-    int64_t width = widthOf(op.getBranch()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getBranch()),
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "two_hop_residual_grad");
     Value dy = k.read(op.getDy(), View::Rows),
           branch = k.read(op.getBranch(), View::Rows),
@@ -215,7 +218,7 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
     RankedTensorType type = tensorOf(op.getX());
     Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getX()), head = width / op.getHeads(),
-            chunk = op.getChunk(), rows = rowsPerWorkgroup(width);
+            chunk = op.getChunk(), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "rotary");
     k.ownsRows();
     Type f64 = k.b.getF64Type();
@@ -324,7 +327,8 @@ struct LinearGradBiasLowering : LoweringPattern<LinearGradBiasOp> {
   LogicalResult matchAndRewrite(LinearGradBiasOp op,
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getDy());
-    int64_t width = widthOf(op.getDy()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getDy()),
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "linear_grad_bias");
     Value dy = k.read(op.getDy(), View::Rows),
           partial = k.write(partialRowsType(type, rows, width));

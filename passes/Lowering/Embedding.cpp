@@ -41,7 +41,8 @@ struct EmbeddingLowering : LoweringPattern<EmbeddingOp> {
   LogicalResult matchAndRewrite(EmbeddingOp op,
                                 PatternRewriter &rewriter) const override {
     Type element = elementOf(op.getWeight());
-    int64_t width = widthOf(op.getWeight()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getWeight()),
+            rows = rowsPerWorkgroup(options, width);
     double scale = op.getScale().convertToDouble();
     KernelBuilder k(rewriter, options, op, "embedding");
     Value tokens = k.read(op.getTokens(), View::Rows),

@@ -21,9 +21,6 @@ namespace {
 
 /// Arguments of a kernel before its buffers: parameters, workgroup, scratch.
 constexpr unsigned kFirstBuffer = 3;
-/// Scratch that intermediates of one kernel may take: half of a usual
-/// second-level cache.
-constexpr int64_t kLargestScratch = 512 * 1024;
 
 /// A buffer of the joined kernel and the arguments it stands for in the two
 /// kernels, null where one does not have it.
@@ -45,9 +42,11 @@ struct Result {
 /// reads a result of the first.
 class Fusion {
 public:
-  Fusion(ModuleOp kernels, DispatchOp first, DispatchOp second)
-      : kernels(kernels), first(first), second(second),
-        firstKernel(kernelOf(first)), secondKernel(kernelOf(second)) {}
+  Fusion(ModuleOp kernels, DispatchOp first, DispatchOp second,
+         int64_t largestScratch)
+      : kernels(kernels), largestScratch(largestScratch), first(first),
+        second(second), firstKernel(kernelOf(first)),
+        secondKernel(kernelOf(second)) {}
 
   /// Replaces both by the joined dispatch and returns it, or null when they
   /// cannot be joined.
@@ -64,6 +63,7 @@ private:
   std::string buildKernel();
 
   ModuleOp kernels;
+  int64_t largestScratch;
   DispatchOp first, second;
   func::FuncOp firstKernel, secondKernel;
   llvm::MapVector<Value, Buffer> inputs;
@@ -199,7 +199,7 @@ bool Fusion::fitsScratch(Value value, const Buffer &buffer) {
       llvm::alignTo(first.getGrid().getDivisor() * type.getDimSize(1) *
                         (type.getElementTypeBitWidth() / 8),
                     64);
-  if (scratchBytes + bytes > kLargestScratch)
+  if (scratchBytes + bytes > largestScratch)
     return false;
   scratchBytes += bytes;
   savedBytes += bytesOf(value.getType());
@@ -355,7 +355,7 @@ struct FuseRows : mlir::megalodon::impl::FuseRowsBase<FuseRows> {
       if (auto second = dyn_cast<DispatchOp>(op))
         for (Value input : second.getInputs())
           if (auto first = input.getDefiningOp<DispatchOp>())
-            if ((joined = Fusion(kernels, first, second).run()))
+            if ((joined = Fusion(kernels, first, second, largestScratch).run()))
               break;
       // The joined dispatch may join its producers in turn.
       numJoined += static_cast<bool>(joined);

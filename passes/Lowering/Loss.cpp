@@ -23,7 +23,8 @@ struct CrossEntropyLowering : LoweringPattern<CrossEntropyOp> {
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getLogits());
     Type element = computeType(type.getElementType());
-    int64_t width = widthOf(op.getLogits()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getLogits()),
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "cross_entropy");
     Value logits = k.read(op.getLogits(), View::Rows),
           targets = k.read(op.getTargets(), View::Rows);
@@ -123,7 +124,8 @@ struct CrossEntropySummaryLowering : LoweringPattern<CrossEntropySummaryOp> {
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getLogits());
     auto element = cast<FloatType>(type.getElementType());
-    int64_t width = widthOf(op.getLogits()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getLogits()),
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "cross_entropy_summary");
     Value logits = k.read(op.getLogits(), View::Rows),
           targets = k.read(op.getTargets(), View::Rows),
@@ -177,7 +179,7 @@ struct CrossEntropyCombineLowering : LoweringPattern<CrossEntropyCombineOp> {
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getSummaries());
     Type element = computeType(type.getElementType());
-    int64_t width = type.getDimSize(2), rows = rowsPerWorkgroup(width);
+    int64_t width = type.getDimSize(2), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "cross_entropy_combine");
     Type f64 = k.b.getF64Type();
     Value summaries = k.read(op.getSummaries(), View::Rows),
@@ -220,7 +222,8 @@ struct CrossEntropyGradLowering : LoweringPattern<CrossEntropyGradOp> {
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getLogits());
     Type element = computeType(type.getElementType());
-    int64_t width = widthOf(op.getLogits()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getLogits()),
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "cross_entropy_grad");
     Value dnll = k.read(op.getDnll(), View::Rows),
           logits = k.read(op.getLogits(), View::Rows),

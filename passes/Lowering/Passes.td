@@ -46,6 +46,8 @@ def FuseRows : Pass<"megalodon-fuse-rows", "::mlir::ModuleOp"> {
     %1 = plan.dispatch @kernels::@add.layer_norm grid<1 * one * tokens by 64>(%x, %y, %weight, %bias) ...
     ```
   }];
+  let options = [Option<"largestScratch", "largest-scratch", "int64_t", "512 * 1024",
+                        "scratch that intermediates of one kernel may take, bytes; the default is half of a usual second-level cache">];
   let statistics = [Statistic<"numJoined", "joined", "pairs of dispatches joined">];
   let dependentDialects = ["::mlir::plan::PlanDialect", "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect"];
 }

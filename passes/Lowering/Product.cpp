@@ -87,7 +87,8 @@ Value addBias(PatternRewriter &rewriter, const LoweringOptions &options,
   auto type = typeOf(product);
   Type element = computeType(type.getElementType());
   const bool tokens = type.getRank() == 3;
-  const int64_t width = lastDimension(product), rows = rowsPerWorkgroup(width);
+  const int64_t width = lastDimension(product),
+                rows = rowsPerWorkgroup(options, width);
   KernelBuilder k(rewriter, options, source, "add_bias");
   Value b = k.read(bias);
   Value y = k.update(product, viewOf(type));
@@ -231,7 +232,8 @@ Value roundOperand(PatternRewriter &rewriter, const LoweringOptions &options,
   const View view = tokens ? View::Rows : View::Flat;
   Value from = k.read(operand, view), to = k.write(rounded, view);
   Type element = computeType(type.getElementType());
-  const int64_t width = lastDimension(operand), rows = rowsPerWorkgroup(width);
+  const int64_t width = lastDimension(operand),
+                rows = rowsPerWorkgroup(options, width);
   if (tokens)
     forTokens(k, rows, [&](Value t) {
       k.forLanes(width, element, [&](Value i, Value mask) {

@@ -15,8 +15,10 @@ double bytesOf(Operation *op) {
   return bytes;
 }
 
-int64_t rowsPerWorkgroup(int64_t width) {
-  return std::clamp<int64_t>(32768 / width, 1, 64);
+int64_t rowsPerWorkgroup(const LoweringOptions &options, int64_t width) {
+  return options.target == Target::Cuda
+             ? std::clamp<int64_t>(8192 / width, 1, 8)
+             : std::clamp<int64_t>(32768 / width, 1, 64);
 }
 
 void forTokens(KernelBuilder &k, int64_t rows, function_ref<void(Value)> body) {

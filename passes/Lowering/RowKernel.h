@@ -33,8 +33,10 @@ inline double bytesOf(Type type) {
 double bytesOf(Operation *op);
 
 /// Rows of `width` elements a workgroup handles: enough work to be worth a
-/// call, few enough rows to spread over cores and stay in a core's cache.
-int64_t rowsPerWorkgroup(int64_t width);
+/// call, few enough rows to spread over cores and stay in a core's cache. On a
+/// GPU few: thousands of workgroups, of little shared memory, hide each other's
+/// latency.
+int64_t rowsPerWorkgroup(const LoweringOptions &options, int64_t width);
 /// The grid whose workgroups handle `rows` tokens each.
 inline Grid tokenGrid(int64_t rows) {
   return Grid{1, plan::Outer::One, plan::Inner::Tokens, rows};

@@ -17,7 +17,7 @@ struct RmsNormLowering : LoweringPattern<RmsNormOp> {
   LogicalResult matchAndRewrite(RmsNormOp op,
                                 PatternRewriter &rewriter) const override {
     Type element = elementOf(op.getX());
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "rms_norm");
     Value x = k.read(op.getX(), View::Rows);
     Value weight = op.getWeight() ? k.read(op.getWeight()) : Value();
@@ -64,7 +64,7 @@ struct NormGradSumsLowering : LoweringPattern<OpType> {
     constexpr bool isLayerNorm = std::is_same_v<OpType, LayerNormGradSumsOp>;
     RankedTensorType type = tensorOf(op.getX());
     Type element = computeType(type.getElementType());
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op,
                     isLayerNorm ? "layer_norm_grad_sums"
                                 : "rms_norm_grad_sums");
@@ -111,7 +111,7 @@ struct RmsNormGradLowering : LoweringPattern<RmsNormGradOp> {
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
     Type element = computeType(type.getElementType());
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width),
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width),
             whole = op.getWidth().value_or(width);
     KernelBuilder k(rewriter, options, op,
                     op.getSums() ? "rms_norm_grad_slice" : "rms_norm_grad");
@@ -186,7 +186,7 @@ struct LayerNormLowering : LoweringPattern<LayerNormOp> {
   LogicalResult matchAndRewrite(LayerNormOp op,
                                 PatternRewriter &rewriter) const override {
     Type element = elementOf(op.getX());
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width);
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "layer_norm");
     Value x = k.read(op.getX(), View::Rows);
     Value weight = op.getWeight() ? k.read(op.getWeight()) : Value();
@@ -235,7 +235,7 @@ struct LayerNormGradLowering : LoweringPattern<LayerNormGradOp> {
                                 PatternRewriter &rewriter) const override {
     RankedTensorType type = tensorOf(op.getX());
     Type element = computeType(type.getElementType());
-    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(width),
+    int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width),
             whole = op.getWidth().value_or(width);
     KernelBuilder k(rewriter, options, op,
                     op.getSums() ? "layer_norm_grad_slice" : "layer_norm_grad");
@@ -317,7 +317,7 @@ struct NormalizedQKLowering : LoweringPattern<NormalizedQKOp> {
     RankedTensorType type = tensorOf(op.getZ());
     Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getZ()), head = width / op.getHeads(),
-            rows = rowsPerWorkgroup(width);
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "normalized_qk");
     Value z = k.read(op.getZ(), View::Rows), gamma = k.read(op.getGamma()),
           beta = k.read(op.getBeta());
@@ -361,7 +361,7 @@ struct NormalizedQKGradLowering : LoweringPattern<NormalizedQKGradOp> {
     RankedTensorType type = tensorOf(op.getZ());
     Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getZ()), head = width / op.getHeads(),
-            rows = rowsPerWorkgroup(width);
+            rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "normalized_qk_grad");
     Value cotangents[] = {k.read(op.getDq(), View::Rows),
                           k.read(op.getDk(), View::Rows)};

@@ -32,7 +32,7 @@ struct SliceLowering : LoweringPattern<shard::AllSliceOp> {
       number = k.add(k.mul(number, k.index(grid.getShape()[axis])),
                      k.rankAlong(axis));
     Value offset = k.mul(number, k.index(inner));
-    int64_t rows = perToken ? rowsPerWorkgroup(inner) : 1;
+    int64_t rows = perToken ? rowsPerWorkgroup(options, inner) : 1;
     auto copyRow = [&](Value row) {
       Value source = k.add(k.mul(row, k.index(whole)), offset),
             target = k.mul(row, k.index(inner));

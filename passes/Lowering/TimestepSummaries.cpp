@@ -266,7 +266,7 @@ struct TimestepSuffixGradLowering : LoweringPattern<TimestepSuffixGradOp> {
         sumOverRanks(op, rewriter, sumsType, shares.getDimSize(1), size);
 
     Type element = computeType(type.getElementType());
-    int64_t rows = rowsPerWorkgroup(channels);
+    int64_t rows = rowsPerWorkgroup(options, channels);
     KernelBuilder k(rewriter, options, op, "timestep_suffix_grad");
     Value x = k.read(op.getX(), View::Rows), suffix = k.read(sums[0]),
           dx = k.update(op.getDx(), View::Rows);

@@ -13,6 +13,9 @@ using namespace mlir::megalodon;
 
 /// Bytes of a vector that the 32 threads of a warp share: 16 each.
 static constexpr unsigned kWarpVectorBytes = 512;
+/// Shared memory for what one row kernel leaves for the next, bytes: more would
+/// leave a multiprocessor too few warps to hide the latency of memory.
+static constexpr int64_t kSharedIntermediates = 24 * 1024;
 
 llvm::ArrayRef<PhaseInfo> mlir::megalodon::phases() {
   static constexpr PhaseInfo list[] = {
@@ -97,7 +100,10 @@ mlir::megalodon::addPhase(OpPassManager &passes, Phase phase,
     passes.addPass(createLowerToKernels(lowering));
     // Ops whose only purpose was another op's lowering are dead now.
     passes.addPass(createCSEPass());
-    passes.addPass(createFuseRows());
+    if (options.target == "cuda")
+      passes.addPass(createFuseRows({kSharedIntermediates}));
+    else
+      passes.addPass(createFuseRows());
     passes.addNestedPass<func::FuncOp>(createBucketCollectives());
     break;
   }
