@@ -79,7 +79,7 @@ suite numerics-gpu-math "$python" test/numerics/gpu_math.py --opt build/bin/mega
 suite emulation "$python" test/emulation/check_emulation.py --opt build/bin/megalodon-opt-emulated
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
-  for precision in f32 f64; do
+  for precision in f32 f64 bf16; do
     suite "golden-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode)'
   done
   suite golden-mesh-f64 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f64 --only '^(model|train)' --mesh dp=2,pp=2,cp=2,tp=2

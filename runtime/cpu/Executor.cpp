@@ -5,7 +5,9 @@
 #include "runtime/plan/Traffic.h"
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
+#include <mutex>
 
 namespace megalodon::cpu {
 
@@ -36,6 +38,13 @@ Executor::Executor(std::shared_ptr<const plan::LoadedPlan> loaded, int threads)
     : plan(runnableHere(std::move(loaded))), kernels(*plan), pool(threads) {
   if (plan->features & plan::kFeatureOneDnn)
     oneDnn = &OneDnn::get();
+  if (oneDnn && plan->precision == "bf16") {
+    static std::once_flag said;
+    std::call_once(said, [&] {
+      if (std::string remark = oneDnn->bf16Remark(); !remark.empty())
+        std::fprintf(stderr, "note: %s\n", remark.c_str());
+    });
+  }
   uint64_t most = 0;
   for (const plan::Kernel &kernel : plan->kernels)
     most = std::max(most, kernel.scratchBytes);
@@ -81,7 +90,7 @@ DeviceLimits Executor::measure() {
   return {limits.bytesPerSecond,
           plan->precision == "f64" ? limits.flops64PerSecond
                                    : limits.flopsPerSecond,
-          oneDnn ? measureProducts(pool) : 0};
+          oneDnn ? measureProducts(pool, plan->precision == "bf16") : 0};
 }
 
 void Executor::connect(std::vector<Communicator *> list,

@@ -36,6 +36,17 @@ OneDnn::OneDnn() {
     fallback = "oneDNN has no bf16 products for this CPU (it needs avx512)";
 }
 
+std::string OneDnn::bf16Remark() const {
+  if (!fallback.empty())
+    return str("products of bf16 run in f32, on copies of their operands: ",
+               fallback);
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("avx512bf16"))
+    return "oneDNN emulates products of bf16: this CPU lacks avx512_bf16";
+#endif
+  return {};
+}
+
 void OneDnn::limitThreads() const {
   static thread_local const bool alone =
       (setThreads ? setThreads(1) : void(), true);
@@ -74,13 +85,19 @@ static std::vector<float> widened(const BFloat16 *from, int64_t rows,
 void OneDnn::product(bool transA, bool transB, int64_t m, int64_t n, int64_t k,
                      const BFloat16 *a, int64_t lda, const BFloat16 *b,
                      int64_t ldb, float beta, float *c, int64_t ldc) const {
-  if (fallback.empty()) {
-    limitThreads();
-    check(bf16Gemm(transA ? 'T' : 'N', transB ? 'T' : 'N', m, n, k, 1, a, lda,
-                   b, ldb, beta, c, ldc),
-          m, n, k);
-    return;
-  }
+  if (!fallback.empty())
+    return productOfCopies(transA, transB, m, n, k, a, lda, b, ldb, beta, c,
+                           ldc);
+  limitThreads();
+  check(bf16Gemm(transA ? 'T' : 'N', transB ? 'T' : 'N', m, n, k, 1, a, lda, b,
+                 ldb, beta, c, ldc),
+        m, n, k);
+}
+
+void OneDnn::productOfCopies(bool transA, bool transB, int64_t m, int64_t n,
+                             int64_t k, const BFloat16 *a, int64_t lda,
+                             const BFloat16 *b, int64_t ldb, float beta,
+                             float *c, int64_t ldc) const {
   const std::vector<float> wideA =
       transA ? widened(a, k, m, lda) : widened(a, m, k, lda);
   const std::vector<float> wideB =

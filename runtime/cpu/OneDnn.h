@@ -27,8 +27,15 @@ public:
                const BFloat16 *a, int64_t lda, const BFloat16 *b, int64_t ldb,
                float beta, BFloat16 *c, int64_t ldc) const;
 
-  /// Why products of bf16 run as products of f32 here; empty if they do not.
-  const std::string &bf16Fallback() const { return fallback; }
+  /// The first of these two by a product of f32 copies of the operands: what a
+  /// CPU does for which the library has no products of bf16.
+  void productOfCopies(bool transA, bool transB, int64_t m, int64_t n,
+                       int64_t k, const BFloat16 *a, int64_t lda,
+                       const BFloat16 *b, int64_t ldb, float beta, float *c,
+                       int64_t ldc) const;
+  /// What makes products of bf16 slower here than they could be, as a text for
+  /// people; empty if nothing does.
+  std::string bf16Remark() const;
 
 private:
   OneDnn();
@@ -46,6 +53,7 @@ private:
   using SetThreads = void (*)(int threads);
   Sgemm sgemm = nullptr;
   Bf16Gemm bf16Gemm = nullptr;
+  /// Why products of bf16 run as products of f32; empty if they do not.
   std::string fallback;
   SetThreads setThreads = nullptr;
 };

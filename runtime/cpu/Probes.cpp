@@ -117,17 +117,23 @@ MachineLimits measureMachine(ThreadPool &pool) {
           operations * (variant.bytes / sizeof(double)) / twice};
 }
 
-double measureProducts(ThreadPool &pool) {
+template <typename Operand>
+static double measureProductsOf(ThreadPool &pool, Operand one) {
   constexpr int64_t kSize = 768;
   const OneDnn &library = OneDnn::get();
   const size_t workers = size_t(pool.size());
-  std::vector<float> a(kSize * kSize, 0.5f), b(kSize * kSize, 0.25f),
-      c(kSize * kSize * workers);
+  std::vector<Operand> a(kSize * kSize, one), b(kSize * kSize, one);
+  std::vector<float> c(kSize * kSize * workers);
   const double seconds = shortest(pool, kProductRepeats, [&](int64_t part) {
     library.product(false, true, kSize, kSize, kSize, a.data(), kSize, b.data(),
                     kSize, 0, c.data() + part * kSize * kSize, kSize);
   });
   return 2.0 * kSize * kSize * kSize * double(workers) / seconds;
+}
+
+double measureProducts(ThreadPool &pool, bool bf16) {
+  return bf16 ? measureProductsOf(pool, narrow(1))
+              : measureProductsOf(pool, 1.0f);
 }
 
 } // namespace megalodon::cpu

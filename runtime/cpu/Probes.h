@@ -16,8 +16,8 @@ struct MachineLimits {
 /// Takes about a second. All of the pool's workers take part.
 MachineLimits measureMachine(ThreadPool &pool);
 
-/// Operations a second of oneDNN's single-precision product of large matrices,
-/// one call a worker at a time.
-double measureProducts(ThreadPool &pool);
+/// Operations a second of oneDNN's product of large matrices, of f32 or of
+/// bf16, one call a worker at a time.
+double measureProducts(ThreadPool &pool, bool bf16);
 
 } // namespace megalodon::cpu

@@ -84,8 +84,9 @@ void Communicator::barrier(const WaitContext &context,
 
 void Communicator::checkReducible(ElementType type) {
   if (type != ElementType::F32 && type != ElementType::F64 &&
-      type != ElementType::I32 && type != ElementType::I64)
-    throw Error(str("expected F32, F64, I32 or I64 to reduce, got ",
+      type != ElementType::BF16 && type != ElementType::I32 &&
+      type != ElementType::I64)
+    throw Error(str("expected F32, F64, BF16, I32 or I64 to reduce, got ",
                     elementName(type)));
 }
 

@@ -73,7 +73,9 @@ public:
   /// The members as ranks of the world.
   const std::vector<int> &ranks() const { return membership->ranks; }
 
-  /// data = the reduction of all members' data. F32, F64, I32 or I64.
+  /// data = the reduction of all members' data. F32, F64, BF16, I32 or I64.
+  /// Terms of BF16 are added in F32. The sum is rounded after each addition, or
+  /// once: that is the transport's.
   virtual std::unique_ptr<Request>
   allReduce(void *data, size_t count, ElementType type,
             Reduction reduction = Reduction::Sum) = 0;

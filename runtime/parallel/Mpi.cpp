@@ -1,5 +1,6 @@
 // Ranks that are processes of an Open MPI job. The library is loaded when it is
 // asked for, so that one rank runs without it; its header is needed to build.
+#include "runtime/core/BFloat16.h"
 #include "runtime/core/Error.h"
 #include "runtime/parallel/Communicator.h"
 
@@ -29,6 +30,18 @@ std::unique_ptr<World> openMpiWorld(size_t) {
 namespace megalodon {
 
 namespace {
+
+float addBf16(float x, float y) { return x + y; }
+float maximumBf16(float x, float y) { return std::max(x, y); }
+
+/// into = combine(into, from), as MPI calls it.
+template <float (*combine)(float, float)>
+void reduceBf16(void *from, void *into, int *count, MPI_Datatype *) {
+  const auto *terms = static_cast<const BFloat16 *>(from);
+  auto *results = static_cast<BFloat16 *>(into);
+  for (int i = 0; i < *count; ++i)
+    results[i] = narrow(combine(widen(results[i]), widen(terms[i])));
+}
 
 class Library {
 public:
@@ -61,6 +74,7 @@ public:
   F(Ireduce)                                                                   \
   F(Ireduce_scatter_block)                                                     \
   F(Isend)                                                                     \
+  F(Op_create)                                                                 \
   F(Test)                                                                      \
   F(Type_commit)                                                               \
   F(Type_contiguous)                                                           \
@@ -73,8 +87,24 @@ public:
   MPI_Comm world = nullptr;
   MPI_Errhandler errorsReturn = nullptr;
   MPI_Datatype byte = nullptr, f32 = nullptr, f64 = nullptr, i32 = nullptr,
-               i64 = nullptr;
+               i64 = nullptr, bf16 = nullptr;
   MPI_Op sum = nullptr, max = nullptr;
+
+  /// MPI has no bf16, so its sums and maxima are operations of our own on words
+  /// of 16 bits: added in f32, rounded after each addition. Made once MPI runs.
+  MPI_Op operation(ElementType type, Reduction reduction) const {
+    if (type != ElementType::BF16)
+      return reduction == Reduction::Sum ? sum : max;
+    static const auto make = [](const Library &mpi,
+                                MPI_User_function *function) {
+      MPI_Op made;
+      mpi.check(mpi.Op_create(function, /*commute=*/1, &made), "MPI_Op_create");
+      return made;
+    };
+    static const MPI_Op bf16Sum = make(*this, reduceBf16<addBf16>),
+                        bf16Max = make(*this, reduceBf16<maximumBf16>);
+    return reduction == Reduction::Sum ? bf16Sum : bf16Max;
+  }
 
   /// Throws Error with MPI's text unless a call succeeded.
   void check(int code, const char *call) const {
@@ -92,6 +122,8 @@ public:
       return f32;
     case ElementType::F64:
       return f64;
+    case ElementType::BF16:
+      return bf16;
     case ElementType::I32:
       return i32;
     default:
@@ -126,6 +158,7 @@ private:
     find(f64, "ompi_mpi_double");
     find(i32, "ompi_mpi_int32_t");
     find(i64, "ompi_mpi_int64_t");
+    find(bf16, "ompi_mpi_uint16_t");
     find(sum, "ompi_mpi_op_sum");
     find(max, "ompi_mpi_op_max");
   }
@@ -241,8 +274,7 @@ public:
     auto request = make();
     inPieces(count, piece, [&](size_t first, int now) {
       mpi.check(mpi.Iallreduce(MPI_IN_PLACE, at(data, first, type), now,
-                               mpi.type(type),
-                               reduction == Reduction::Sum ? mpi.sum : mpi.max,
+                               mpi.type(type), mpi.operation(type, reduction),
                                handle, request->add()),
                 "MPI_Iallreduce");
     });
@@ -288,8 +320,9 @@ public:
     auto request = make();
     if (countPerRank <= pieceOfBlock()) {
       mpi.check(mpi.Ireduce_scatter_block(send, recv, int(countPerRank),
-                                          mpi.type(type), mpi.sum, handle,
-                                          request->add()),
+                                          mpi.type(type),
+                                          mpi.operation(type, Reduction::Sum),
+                                          handle, request->add()),
                 "MPI_Ireduce_scatter_block");
       return request;
     }
@@ -299,7 +332,8 @@ public:
         mpi.check(
             mpi.Ireduce(at(send, size_t(root) * countPerRank + first, type),
                         root == rank() ? at(recv, first, type) : nullptr, now,
-                        mpi.type(type), mpi.sum, root, handle, request->add()),
+                        mpi.type(type), mpi.operation(type, Reduction::Sum),
+                        root, handle, request->add()),
             "MPI_Ireduce");
       });
     return request;

@@ -200,7 +200,7 @@ public:
 
   std::unique_ptr<Request> allReduce(void *data, size_t count, ElementType type,
                                      Reduction reduction) override {
-    check(type);
+    checkReducible(type);
     return start(
         library.allReduce(data, data, count, typeOf(type),
                           reduction == Reduction::Sum ? nccl::kSum : nccl::kMax,
@@ -218,7 +218,7 @@ public:
   std::unique_ptr<Request> reduceScatter(const void *send, void *recv,
                                          size_t countPerRank,
                                          ElementType type) override {
-    check(type);
+    checkReducible(type);
     return start(library.reduceScatter(send, recv, countPerRank, typeOf(type),
                                        nccl::kSum, group->comm, stream),
                  "ncclReduceScatter");
@@ -275,11 +275,6 @@ public:
   }
 
 private:
-  static void check(ElementType type) {
-    if (type != ElementType::BF16)
-      checkReducible(type);
-  }
-
   /// The request of an operation that was put on the stream, or will be when
   /// together() ends.
   std::unique_ptr<Request> start(int result, const char *call) {

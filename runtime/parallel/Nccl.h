@@ -11,7 +11,6 @@ namespace megalodon {
 /// interface:
 /// * work put on the stream later sees an operation's result without a wait;
 ///   such a request may be dropped;
-/// * BF16 is reduced too;
 /// * tags are not looked at: the messages of two ranks match in order;
 /// * a message holds the stream up until its peer has come, so messages in both
 ///   directions must go together().

@@ -1,5 +1,6 @@
 // Ranks that are threads of this process. Whoever comes last to an operation
 // does it for all, while the others sleep.
+#include "runtime/core/BFloat16.h"
 #include "runtime/core/Error.h"
 #include "runtime/parallel/Communicator.h"
 #include <algorithm>
@@ -58,14 +59,19 @@ struct Exchange {
   enum { Gathering, Working, Done } state = Gathering;
 };
 
+/// The type in which elements are reduced: sums of BF16 are rounded once.
+template <typename T> T wide(T value) { return value; }
+float wide(BFloat16 value) { return widen(value); }
+template <typename T> using Wide = decltype(wide(T()));
+
 template <typename T>
-void reduce(T *into, const T *from, size_t count, Reduction reduction) {
+void reduce(Wide<T> *into, const T *from, size_t count, Reduction reduction) {
   if (reduction == Reduction::Sum)
     for (size_t i = 0; i < count; ++i)
-      into[i] += from[i];
+      into[i] += wide(from[i]);
   else
     for (size_t i = 0; i < count; ++i)
-      into[i] = std::max(into[i], from[i]);
+      into[i] = std::max(into[i], wide(from[i]));
 }
 
 void copy(void *to, const void *from, size_t bytes) {
@@ -78,14 +84,14 @@ void copy(void *to, const void *from, size_t bytes) {
 template <typename T, typename Store>
 void reduceBlocks(const Exchange &exchange, size_t first, size_t count,
                   const Store &store) {
-  T block[1024];
+  Wide<T> block[1024];
   for (size_t done = 0; done < count; done += std::size(block)) {
     const size_t now = std::min(std::size(block), count - done);
     for (size_t member = 0; member < exchange.places.size(); ++member) {
       const T *from =
           static_cast<const T *>(exchange.places[member].send) + first + done;
       if (member == 0)
-        std::copy_n(from, now, block);
+        std::transform(from, from + now, block, [](T x) { return wide(x); });
       else
         reduce(block, from, now, exchange.call.reduction);
     }
@@ -96,18 +102,23 @@ void reduceBlocks(const Exchange &exchange, size_t first, size_t count,
 template <typename T> void reduceAs(const Exchange &exchange) {
   const std::vector<Place> &places = exchange.places;
   const size_t count = exchange.call.count;
-  auto storeAt = [](const Place &place, const T *block, size_t at, size_t now) {
-    std::copy_n(block, now, static_cast<T *>(place.recv) + at);
+  auto storeAt = [](const Place &place, const Wide<T> *block, size_t at,
+                    size_t now) {
+    T *to = static_cast<T *>(place.recv) + at;
+    if constexpr (std::is_same_v<T, BFloat16>)
+      narrow(block, now, to);
+    else
+      std::copy_n(block, now, to);
   };
   if (exchange.call.kind == Call::AllReduce)
     return reduceBlocks<T>(exchange, 0, count,
-                           [&](const T *block, size_t at, size_t now) {
+                           [&](const Wide<T> *block, size_t at, size_t now) {
                              for (const Place &place : places)
                                storeAt(place, block, at, now);
                            });
   for (size_t member = 0; member < places.size(); ++member)
     reduceBlocks<T>(exchange, member * count, count,
-                    [&](const T *block, size_t at, size_t now) {
+                    [&](const Wide<T> *block, size_t at, size_t now) {
                       storeAt(places[member], block, at, now);
                     });
 }
@@ -123,6 +134,8 @@ void perform(const Exchange &exchange) {
       return reduceAs<float>(exchange);
     case ElementType::F64:
       return reduceAs<double>(exchange);
+    case ElementType::BF16:
+      return reduceAs<BFloat16>(exchange);
     case ElementType::I32:
       return reduceAs<int32_t>(exchange);
     default:

@@ -903,6 +903,7 @@ private:
     check(collective.kind == CollectiveKind::AllGather ||
               collective.type == ElementType::F32 ||
               collective.type == ElementType::F64 ||
+              collective.type == ElementType::BF16 ||
               collective.type == ElementType::I32 ||
               collective.type == ElementType::I64,
           field + ".type", "cannot add up ", elementName(collective.type));

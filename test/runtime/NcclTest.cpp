@@ -125,7 +125,7 @@ TEST(Nccl, ErrorsAreText) {
   auto group = ncclCommunicator(world->all(), kStream, 60s);
   std::vector<float> data(99);
   EXPECT_ERROR(group->allReduce(data.data(), 1, ElementType::I8),
-               "expected F32, F64, I32 or I64 to reduce, got I8");
+               "expected F32, F64, BF16, I32 or I64 to reduce, got I8");
   EXPECT_ERROR(group->send(data.data(), 4, 0, 0), "ncclSend: invalid argument");
   EXPECT_ERROR(group->allReduce(data.data(), 99, ElementType::F32)
                    ->wait({"all_reduce of gradients", 3}, 60s),

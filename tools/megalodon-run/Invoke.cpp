@@ -91,7 +91,7 @@ void checkValues(const plan::LoadedPlan &plan, const plan::Function &function,
                                           : 1);
   else if (tensor.name == "step" && tensor.type == ElementType::I64)
     requireStep(path, tensor);
-  else if (tensor.type == ElementType::F32 || tensor.type == ElementType::F64)
+  else if (isFloat(tensor.type))
     requireFinite(path, tensor);
 }
 
