@@ -2,7 +2,7 @@
 // RUN: megalodon-opt %s "--megalodon-lower-to-kernels=target=cuda vector-bytes=512 cema=sequential" | FileCheck %s
 // RUN: megalodon-opt %s "--megalodon-lower-to-kernels=target=cuda vector-bytes=512 cema=two-level" | FileCheck %s --check-prefix=LEVELS
 
-// One row of 200 channels cannot fill a GPU: 8 lanes a channel with two states each, and where there are many tokens segments.
+// One row of 200 channels cannot fill a GPU: 8 lanes a channel with two states each, and in two levels segments.
 // CHECK-LABEL: func.func @short
 // CHECK: %[[F:.*]]:2 = plan.dispatch @kernels::@cema grid<13 * batch * one by 1>{{.*}}tied = array<i64: -1, 5>
 // CHECK: return %[[F]]#0, %[[F]]#1
