@@ -62,6 +62,7 @@ scripts/setup.sh || { echo "0 passed, 1 failed"; exit 1; }
 mkdir -p "$logs"
 export OMP_NUM_THREADS=1
 tools=(--opt build/bin/megalodon-opt --run build/bin/megalodon-run)
+emulated=(--opt build/bin/megalodon-opt-emulated --run build/bin/megalodon-run) # kernels for a GPU, on the CPU
 suite format scripts/format.sh --check
 suite lint scripts/lint.sh --changed
 suite docs fresh_docs
@@ -76,11 +77,17 @@ suite numerics-meshes "$python" test/numerics/meshes.py "${tools[@]}"
 suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
 suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
 suite numerics-gpu-math "$python" test/numerics/gpu_math.py --opt build/bin/megalodon-opt
-suite emulation "$python" test/emulation/check_emulation.py --opt build/bin/megalodon-opt-emulated
+suite emulation "$python" test/emulation/check_emulation.py "${emulated[@]}"
+suite emulation-ops "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
+suite emulation-model "$python" test/numerics/model.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
+suite emulation-targets "$python" test/emulation/compare_targets.py --precision f32 --precision bf16
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64 bf16; do
     suite "golden-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode)'
+  done
+  for precision in f32 bf16; do
+    suite "golden-emulated-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${emulated[@]}" --target cuda --precision "$precision" --only '^(model_m1|carry_c1|train_t1)'
   done
   suite golden-mesh-f64 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f64 --only '^(model|train)' --mesh dp=2,pp=2,cp=2,tp=2
   suite golden-mesh-bf16 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision bf16 --only '^model_p1' --mesh cp=2,tp=2

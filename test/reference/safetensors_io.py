@@ -9,7 +9,7 @@ NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
 def load(path):
-    """The tensors of a file, by name."""
+    """The tensors of a file, by name; bf16 as f32."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -19,7 +19,10 @@ def load(path):
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
-        flat = np.frombuffer(blob[begin:end], DTYPES[entry["dtype"]])
+        if entry["dtype"] == "BF16":
+            flat = (np.frombuffer(blob[begin:end], np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            flat = np.frombuffer(blob[begin:end], DTYPES[entry["dtype"]])
         tensors[name] = flat.reshape(entry["shape"])
     return tensors
 
