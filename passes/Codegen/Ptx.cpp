@@ -2,6 +2,8 @@
 #include "mlir/IR/Diagnostics.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/Analysis/LoopInfo.h"
+#include "llvm/IR/Dominators.h"
 #include "llvm/IR/InstIterator.h"
 #include "llvm/IR/IntrinsicInst.h"
 #include "llvm/IR/LegacyPassManager.h"
@@ -116,6 +118,29 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
       .run(module, modules);
 }
 
+/// Keeps ptxas from unrolling loops of large bodies: it would do so until the
+/// registers run out and spill. LLVM has unrolled what is worth it.
+static void limitUnrolling(llvm::Module &module) {
+  constexpr unsigned kLargeBody = 32; // operations of a thread
+  for (llvm::Function &function : module) {
+    if (function.isDeclaration())
+      continue;
+    llvm::DominatorTree dominators(function);
+    llvm::LoopInfo loops(dominators);
+    for (llvm::Loop *loop : loops.getLoopsInPreorder()) {
+      unsigned operations = 0;
+      for (llvm::BasicBlock *block : loop->blocks())
+        for (llvm::Instruction &instruction : *block) {
+          auto *vector =
+              llvm::dyn_cast<llvm::FixedVectorType>(instruction.getType());
+          operations += vector ? vector->getNumElements() : 1;
+        }
+      if (operations > kLargeBody)
+        loop->setLoopAlreadyUnrolled();
+    }
+  }
+}
+
 FailureOr<std::string> mlir::megalodon::emitPtx(Location location,
                                                 llvm::Module &module,
                                                 const GpuArch &arch,
@@ -133,6 +158,7 @@ FailureOr<std::string> mlir::megalodon::emitPtx(Location location,
     if (!function.isDeclaration())
       function.addFnAttr(llvm::Attribute::NoUnwind);
   optimize(module, *machine);
+  limitUnrolling(module);
   if (!assemblyStem.empty()) {
     std::string text;
     llvm::raw_string_ostream out(text);
