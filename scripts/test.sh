@@ -76,6 +76,7 @@ suite traffic "$python" test/numerics/traffic.py "${tools[@]}"
 suite numerics-meshes "$python" test/numerics/meshes.py "${tools[@]}"
 suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
 suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
+suite gpu-resources "$python" scripts/gpu-resources.py --check --opt build/bin/megalodon-opt
 suite numerics-gpu-math "$python" test/numerics/gpu_math.py --opt build/bin/megalodon-opt
 suite emulation "$python" test/emulation/check_emulation.py "${emulated[@]}"
 suite emulation-ops "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
