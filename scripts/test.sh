@@ -82,6 +82,10 @@ suite emulation "$python" test/emulation/check_emulation.py "${emulated[@]}"
 suite emulation-ops "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
 suite emulation-model "$python" test/numerics/model.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
 suite emulation-targets "$python" test/emulation/compare_targets.py --precision f32 --precision bf16
+for form in stored recomputed; do
+  suite "emulation-attention-$form" "$python" test/numerics/ops.py "${emulated[@]}" \
+    --opt-arg=--target=cuda --opt-arg=--attention=$form --precision f32 --precision bf16 --only '^chunk_attention'
+done
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64 bf16; do

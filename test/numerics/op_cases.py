@@ -34,7 +34,7 @@ def merge_heads(x):
 
 
 class Op:
-    weights, states, double, differentiable, cotangents, exact = (), (), (), (), (), False
+    weights, states, double, differentiable, cotangents, exact, narrow = (), (), (), (), (), False, False
 
     def comparable(self, name, value, inputs, attributes):
         return value
@@ -289,14 +289,15 @@ class Rotary(Op):
 
 class ChunkAttention(Op):
     """With `base` the queries and keys are rotated first; the caches hold rotated keys either way."""
-    states, differentiable, cotangents = ("cache_k", "cache_v", "count"), ("q", "k", "v"), ("y",)
+    states, differentiable, cotangents, narrow = ("cache_k", "cache_v", "count"), ("q", "k", "v"), ("y",), True
 
     def random(self, rng):
         shapes = {"one": (1, 1, 1, 2, 1, 4), "prime": (3, 7, 1, 10, 13, 5), "wide": (2, 37, 2, 18, 35, 16), "decode": (5, 1, 2, 8, 16, 8),
-                  "chunk": (1, 32, 1, 16, 32, 32), "long": (2, 70, 3, 4, 8, 33)}
+                  "chunk": (1, 32, 1, 16, 32, 32), "long": (2, 70, 3, 4, 8, 33), "tiles": (1, 150, 1, 4, 10, 140),
+                  "columns": (1, 40, 1, 8, 264, 48)}
         for label, (B, L, heads, dz, dv, chunk) in shapes.items():
             count = rng.integers(0, 5 * chunk, B)
-            count[0] = chunk - 1 if label == "decode" else 0
+            count[0] = {"decode": chunk - 1, "tiles": 46}.get(label, 0)
             widths = {"q": dz, "k": dz, "v": dv}
             inputs = {name: rng.normal(size=(B, L, heads * width)) for name, width in widths.items()}
             inputs.update({"cache_" + name: rng.normal(size=(B, chunk, heads * widths[name])) for name in ("k", "v")})
@@ -324,7 +325,7 @@ class ChunkAttention(Op):
         rotary = lambda x, **options: f.op("rotary", [x, count], [of(x)], heads=a["heads"], base=a["base"], chunk=cache_k.shape[1],
                                            **options) if "base" in a else x
         q, k = rotary(q), rotary(k)
-        lse = (q.shape[:2] + (a["heads"],), f.precision)
+        lse = (q.shape[:2] + (a["heads"],), "f32" if f.precision == "bf16" else f.precision)
         y, lse = f.op("chunk_attention", [q, k, value, cache_k, cache_v, count], [of(value), lse], heads=a["heads"])
         outputs = {"y": y}
         if not cot:
