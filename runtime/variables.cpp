@@ -1,12 +1,22 @@
 #include "runtime/variables.h"
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 namespace megalodon {
 
 // Below it a variable's copies are kept and double: inputs, outputs, numbers.
 static constexpr size_t kSmallBytes = size_t(16) << 20;
+
+HostCopy::~HostCopy() {
+  for (const Device::Ticket &ticket : moved)
+    try {
+      device.await(ticket);
+    } catch (const std::exception &) {
+      continue; // the device failed, so it reads nothing any more
+    }
+}
 
 std::byte *HostCopy::memory() {
   Block &copy = copies[current];

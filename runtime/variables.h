@@ -16,6 +16,10 @@ public:
   HostCopy(Device &device, std::byte *address, size_t bytes, std::string name)
       : device(device), address(address), size(bytes), name(std::move(name)),
         fresh(bytes) {}
+  /// Waits until the device has read the copies.
+  ~HostCopy();
+  HostCopy(const HostCopy &) = delete;
+  HostCopy &operator=(const HostCopy &) = delete;
 
   /// The first `bytes` bytes.
   const std::byte *read(size_t bytes);
