@@ -187,7 +187,7 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
       return success();
     }
     const GpuAttentionForm form = GpuAttentionForm::choose(
-        shape, options, shape.element, /*backward=*/false);
+        shape, options, shape.stored, /*backward=*/false);
     const double pairs = shape.pairs() * shape.heads,
                  tokens = double(shape.batch) * shape.length * shape.heads;
     const int64_t blocks = form.columnBlocks(shape.valueWidth);

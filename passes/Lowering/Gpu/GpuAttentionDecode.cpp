@@ -12,7 +12,7 @@ namespace {
 
 /// Elements of a row that a thread loads at once.
 int64_t pieceOf(const AttentionShape &shape, int64_t width) {
-  int64_t piece = 16 / (shape.element.getIntOrFloatBitWidth() / 8);
+  int64_t piece = 16 / (shape.stored.getIntOrFloatBitWidth() / 8);
   while (width % piece)
     piece /= 2;
   return piece;

@@ -20,7 +20,7 @@ Value emitDelta(PatternRewriter &rewriter, const LoweringOptions &options,
   Value dout = k.read(op.getDout(), View::Rows),
         out = k.read(op.getOut(), View::Rows);
   Value delta = k.write(op.getLse().getType(), View::Rows);
-  int64_t piece = 16 / (shape.element.getIntOrFloatBitWidth() / 8);
+  int64_t piece = 16 / (shape.stored.getIntOrFloatBitWidth() / 8);
   while (shape.valueWidth % piece)
     piece /= 2;
   Type f32 = k.b.getF32Type();
@@ -142,7 +142,7 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
     if (!fitsGpuAttention(shape))
       return failure();
     const GpuAttentionForm form = GpuAttentionForm::choose(
-        shape, options, shape.element, /*backward=*/true);
+        shape, options, shape.stored, /*backward=*/true);
     Value delta = emitDelta(rewriter, options, op, shape);
     SmallVector<Value> tiles;
     if (form.stored)
