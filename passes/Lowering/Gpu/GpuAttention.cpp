@@ -186,8 +186,11 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
       rewriter.replaceOp(op, decodeAttention(rewriter, options, op, shape));
       return success();
     }
+    // Weights rounded to bf16 for the tensor cores would cost the gradients a
+    // digit more than bf16 has to: backward takes dout * out for the sum of the
+    // weights' cotangents, which must not differ from what it sums itself.
     const GpuAttentionForm form = GpuAttentionForm::choose(
-        shape, options, shape.stored, /*backward=*/false);
+        shape, options, shape.element, /*backward=*/false);
     const double pairs = shape.pairs() * shape.heads,
                  tokens = double(shape.batch) * shape.length * shape.heads;
     const int64_t blocks = form.columnBlocks(shape.valueWidth);
