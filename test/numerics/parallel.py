@@ -18,7 +18,7 @@ import differences
 import megalodon as ref
 from module_text import Function
 from op_cases import of
-from ops import TOLERANCES, rounded
+from ops import DEFAULT_PRECISIONS, TOLERANCES, rounded
 from report import Report
 
 EPS = 1e-5
@@ -356,10 +356,10 @@ CASES = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tools.add_arguments(parser)
-    parser.add_argument("--precision", choices=list(TOLERANCES), action="append", help="default: both")
+    parser.add_argument("--precision", choices=DEFAULT_PRECISIONS, action="append", help="default: both")
     args = parser.parse_args()
     report = Report(args.verbose)
-    for precision in args.precision or list(TOLERANCES):
+    for precision in args.precision or DEFAULT_PRECISIONS:
         runner = tools.Tools(args, precision)
         for name, (split, *shape) in CASES.items():
             for label, slack in {name: (0, 0), name + "_short": SLACK}.items():
