@@ -63,6 +63,8 @@ private:
   int64_t threads;
   OpBuilder b;
   Value thread;
+  /// Constants that were replaced, until nobody walks over them any more.
+  SmallVector<Operation *> dead;
 };
 
 } // namespace
@@ -115,6 +117,8 @@ LogicalResult Distribution::run() {
   for (Operation *op : operations)
     if (failed(convert(op)))
       return failure();
+  for (Operation *op : dead)
+    op->erase();
   moveScratchToSharedMemory();
   kernel->setAttr(plan::kThreadsAttr, b.getI64IntegerAttr(threads));
   return success();
@@ -196,7 +200,7 @@ LogicalResult Distribution::convertConstant(arith::ConstantOp op) {
   Value sum = arith::AddFOp::create(
       b, loc, base, vector::BroadcastOp::create(b, loc, part, offset));
   op.getResult().replaceAllUsesWith(sum);
-  op.erase();
+  dead.push_back(op);
   return success();
 }
 
