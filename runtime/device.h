@@ -41,6 +41,10 @@ struct SegmentCall {
   uint32_t microbatch = 0, slot = 0;
 };
 
+/// What a kernel reads of a call and its dispatch (plan::ParameterWord).
+std::vector<int64_t> parameterBlock(const plan::Dispatch &dispatch,
+                                    const SegmentCall &call);
+
 /// What a machine can do at most, measured on the spot.
 struct DeviceLimits {
   double bytesPerSecond;    ///< streaming through the device's memory

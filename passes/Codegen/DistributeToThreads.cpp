@@ -32,8 +32,6 @@ private:
   void convertMask(Operation *op);
   void convertReduction(vector::ReductionOp op);
   template <typename OpTy> void convertAccess(OpTy op);
-  void convertMaskedLoad(vector::MaskedLoadOp op);
-  void convertMaskedStore(vector::MaskedStoreOp op);
   void convertScalarStore(memref::StoreOp op);
   void moveScratchToSharedMemory();
   void insertBarriers();
@@ -131,9 +129,11 @@ LogicalResult Distribution::convert(Operation *op) {
   else if (auto store = dyn_cast<vector::StoreOp>(op))
     convertAccess(store);
   else if (auto load = dyn_cast<vector::MaskedLoadOp>(op))
-    convertMaskedLoad(load);
+    shiftIndex(load, load.getIndicesMutable(),
+               load.getVectorType().getDimSize(0));
   else if (auto store = dyn_cast<vector::MaskedStoreOp>(op))
-    convertMaskedStore(store);
+    shiftIndex(store, store.getIndicesMutable(),
+               store.getVectorType().getDimSize(0));
   else if (isa<vector::ConstantMaskOp, vector::CreateMaskOp>(op))
     convertMask(op);
   else if (auto reduction = dyn_cast<vector::ReductionOp>(op))
@@ -296,16 +296,6 @@ template <typename OpTy> void Distribution::convertAccess(OpTy op) {
       std::gcd(alignmentOf(op.getMemRefType(), op.getIndices()),
                lanes * op.getMemRefType().getElementTypeBitWidth() / 8));
   shiftIndex(op, op.getIndicesMutable(), lanes);
-}
-
-void Distribution::convertMaskedLoad(vector::MaskedLoadOp op) {
-  const VectorType type = op.getVectorType();
-  const int64_t lanes = type.getDimSize(0);
-  shiftIndex(op, op.getIndicesMutable(), lanes);
-}
-
-void Distribution::convertMaskedStore(vector::MaskedStoreOp op) {
-  shiftIndex(op, op.getIndicesMutable(), op.getVectorType().getDimSize(0));
 }
 
 void Distribution::convertScalarStore(memref::StoreOp op) {

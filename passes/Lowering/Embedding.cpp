@@ -84,7 +84,7 @@ struct EmbeddingGradLowering : LoweringPattern<EmbeddingGradOp> {
   static constexpr int64_t kLargestWideTable = 1024;
 
   /// Columns a workgroup owns: whole cache lines, and whole vectors.
-  int64_t columnsOf(Type element, const KernelBuilder &k) const {
+  static int64_t columnsOf(Type element, const KernelBuilder &k) {
     return std::max<int64_t>(64, k.lanes(element));
   }
   /// Rows of the table a workgroup owns. The few cores of a cpu share the

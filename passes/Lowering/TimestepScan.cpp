@@ -18,7 +18,7 @@ struct ScanTile {
   ScanTile(KernelBuilder &k, const TimestepShape &shape, int64_t segment)
       : k(k), f64(shape.f64), width(k.lanes(shape.f64)),
         wide(k.vectorType(shape.f64)), segmentLength(segment),
-        parts(llvm::divideCeilSigned(shape.groups, width)), batch(shape.batch) {
+        parts(llvm::divideCeilSigned(shape.groups, width)) {
     part = k.rem(k.workgroup(), k.index(parts));
     row = k.div(k.workgroup(), k.index(parts));
     first = k.index(0);
@@ -105,7 +105,7 @@ struct ScanTile {
   Type f64;
   int64_t width;
   VectorType wide;
-  int64_t segmentLength, parts, batch;
+  int64_t segmentLength, parts;
   Value row, part, group, mask, rowToken, first, end;
   Value segments, segmentIndex;
 };

@@ -102,18 +102,7 @@ void Executor::connect(std::vector<Communicator *> list,
 void Executor::execute(const plan::Dispatch &dispatch, const plan::Command &,
                        Run &run) {
   const SegmentCall &call = run.call;
-  std::vector<int64_t> parameters(plan::kFirstImmediate +
-                                  dispatch.immediates.size());
-  parameters[plan::kBatch] = call.batch;
-  parameters[plan::kLength] = call.length;
-  parameters[plan::kTokens] = call.batch * call.length;
-  parameters[plan::kAccumulate] = call.accumulate;
-  parameters[plan::kDataRank] = call.place.data;
-  parameters[plan::kPipelineRank] = call.place.pipeline;
-  parameters[plan::kChunkRank] = call.place.chunk;
-  parameters[plan::kTensorRank] = call.place.tensor;
-  std::copy(dispatch.immediates.begin(), dispatch.immediates.end(),
-            parameters.begin() + plan::kFirstImmediate);
+  std::vector<int64_t> parameters = parameterBlock(dispatch, call);
 
   // One argument list a worker; they differ in the scratch only.
   const size_t count = dispatch.args.size() + 2;

@@ -124,18 +124,7 @@ void CudaDevice::execute(const plan::Dispatch &dispatch, const plan::Command &,
   const int64_t workgroups = dispatch.grid.workgroups(call.batch, call.length);
   if (workgroups == 0)
     return;
-  std::vector<int64_t> words(plan::kFirstImmediate +
-                             dispatch.immediates.size());
-  words[plan::kBatch] = call.batch;
-  words[plan::kLength] = call.length;
-  words[plan::kTokens] = call.batch * call.length;
-  words[plan::kAccumulate] = call.accumulate;
-  words[plan::kDataRank] = call.place.data;
-  words[plan::kPipelineRank] = call.place.pipeline;
-  words[plan::kChunkRank] = call.place.chunk;
-  words[plan::kTensorRank] = call.place.tensor;
-  std::copy(dispatch.immediates.begin(), dispatch.immediates.end(),
-            words.begin() + plan::kFirstImmediate);
+  std::vector<int64_t> words = parameterBlock(dispatch, call);
   const plan::Kernel &kernel = plan->kernels[dispatch.kernel];
   std::vector<Address> addresses;
   for (uint32_t index : dispatch.args)
