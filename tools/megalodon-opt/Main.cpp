@@ -1,13 +1,7 @@
 #include "tools/megalodon-opt/Main.h"
-#include "dialect/Megalodon/Megalodon.h"
-#include "dialect/Plan/Plan.h"
-#include "mlir/InitAllDialects.h"
-#include "mlir/InitAllExtensions.h"
-#include "mlir/InitAllPasses.h"
 #include "mlir/Support/FileUtilities.h"
-#include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
-#include "passes/Pipeline/Phases.h"
+#include "passes/Pipeline/Registration.h"
 #include "tools/megalodon-opt/CompilerDriver.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -19,12 +13,8 @@ int mlir::megalodon::runMegalodonOpt(
     int argc, char **argv, std::function<std::unique_ptr<Pass>()> gpuBackend) {
   llvm::InitLLVM init(argc, argv);
   DialectRegistry registry;
-  registerAllDialects(registry);
-  registerAllExtensions(registry);
-  registerAllToLLVMIRTranslations(registry);
-  registry.insert<megalodon::MegalodonDialect, plan::PlanDialect>();
-  registerAllPasses();
-  megalodon::registerPasses();
+  megalodon::registerDialects(registry);
+  megalodon::registerAllPasses();
   megalodon::registerDriverOptions();
 
   auto [input, output] =
