@@ -6,7 +6,9 @@
 #include "passes/Import/Import.h"
 #include "passes/Partition/CheckMesh.h"
 #include "passes/Pipeline/Phases.h"
+#include "passes/Pipeline/Statistics.h"
 #include "passes/Schedule/Schedule.h"
+#include "llvm/ADT/Statistic.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
@@ -108,6 +110,18 @@ struct DriverOptions {
       cl::desc(
           "write each kernel's assembly (cuda: PTX, and resources.txt) and "
           "LLVM IR")};
+  // --stats itself is LLVM's own switch.
+  cl::opt<StatisticsFormat> statsFormat{
+      "stats-format", cl::cat(category), cl::init(StatisticsFormat::Text),
+      cl::desc("form of what --stats writes: the work of each entry after each "
+               "phase"),
+      cl::values(clEnumValN(StatisticsFormat::Text, "text", "a table"),
+                 clEnumValN(StatisticsFormat::Csv, "csv", "numbers by commas"),
+                 clEnumValN(StatisticsFormat::Json, "json",
+                            "objects, with the number of each op"))};
+  cl::opt<std::string> statsFile{
+      "stats-file", cl::cat(category), cl::init("-"), cl::value_desc("file"),
+      cl::desc("where --stats goes (default: standard output)")};
 
   DriverOptions() {
     for (auto *option : {&compileTo, &compileFrom})
@@ -293,6 +307,14 @@ static LogicalResult dumpPhase(ModuleOp module, Phase phase, StringRef folder) {
       (folder + "/" + number + "." + phaseName(phase) + ".mlir").str(), text);
 }
 
+static LogicalResult writeStatistics(ArrayRef<EntryStatistics> rows,
+                                     StatisticsFormat format, StringRef path) {
+  std::string text;
+  llvm::raw_string_ostream out(text);
+  printStatistics(rows, format, out);
+  return writeBytes(path, text);
+}
+
 LogicalResult
 mlir::megalodon::compile(MLIRContext &context, StringRef input,
                          StringRef output,
@@ -320,7 +342,10 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
   // lld resets every command-line option of the process when it has linked, so
   // what is read after codegen is copied here.
   const Phase from = o.compileFrom, to = o.compileTo;
-  const std::string dumpFolder = o.dumpPhases;
+  const std::string dumpFolder = o.dumpPhases, statsFile = o.statsFile;
+  const StatisticsFormat statsFormat = o.statsFormat;
+  const bool wantsStatistics = llvm::AreStatisticsEnabled();
+  std::vector<EntryStatistics> statistics;
   {
     TimingScope scope = root.nest("import");
     if (input.ends_with(".json")) {
@@ -353,7 +378,9 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
     TimingScope scope = root.nest(info.name);
     if (info.phase == Phase::Plan) {
       auto bytes = writePlan(*module);
-      if (failed(bytes))
+      if (failed(bytes) ||
+          (wantsStatistics &&
+           failed(writeStatistics(statistics, statsFormat, statsFile))))
         return failure();
       return writeBytes(
           output, ArrayRef<char>(reinterpret_cast<const char *>(bytes->data()),
@@ -370,7 +397,12 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
     if (!dumpFolder.empty() &&
         failed(dumpPhase(*module, info.phase, dumpFolder)))
       return failure();
+    if (wantsStatistics)
+      collectStatistics(*module, info.name, statistics);
   }
+  if (wantsStatistics &&
+      failed(writeStatistics(statistics, statsFormat, statsFile)))
+    return failure();
   std::string text;
   llvm::raw_string_ostream out(text);
   module->print(out);
