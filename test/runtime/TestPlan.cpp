@@ -37,7 +37,7 @@ TestCode testCode(const std::string &object,
   std::string lines = "arch sm_80\n";
   for (const TestKernel &kernel : kernels)
     lines += str("kernel ", kernel.symbol, " ", kernel.words, " ",
-                 kernel.buffers, "\n");
+                 kernel.buffers, " ", kTestThreads, " ", kernel.symbol, "\n");
   const uint64_t length = lines.size();
   bytes += lines;
   bytes.append(reinterpret_cast<const char *>(&length), sizeof(length));
@@ -91,8 +91,8 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
   std::vector<flatbuffers::Offset<Kernel>> kernels;
   for (const TestKernel &kernel : list)
     kernels.push_back(CreateKernelDirect(builder, kernel.symbol,
-                                         kernel.scratchBytes, nullptr, 32,
-                                         uint32_t(kernel.words)));
+                                         kernel.scratchBytes, nullptr,
+                                         kTestThreads, uint32_t(kernel.words)));
 
   auto dispatch = [&](uint32_t kernel, std::vector<uint32_t> args,
                       std::vector<int64_t> immediates, const Grid &grid) {

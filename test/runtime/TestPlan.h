@@ -48,6 +48,7 @@ struct TestKernel {
   uint64_t scratchBytes;
   int words, buffers;
 };
+inline constexpr uint32_t kTestThreads = 32; ///< of a workgroup, on cuda
 struct TestCode {
   const char *target, *library;
   uint64_t features;

@@ -150,8 +150,8 @@ static std::vector<uint8_t> buildToyPlan(bool untouched, int ranks = 1) {
                                         {"toy_generate", 0, 8, 6}};
   std::vector<flatbuffers::Offset<Kernel>> kernels;
   for (const TestKernel &kernel : list)
-    kernels.push_back(CreateKernelDirect(builder, kernel.symbol, 0, nullptr, 32,
-                                         uint32_t(kernel.words)));
+    kernels.push_back(CreateKernelDirect(builder, kernel.symbol, 0, nullptr,
+                                         kTestThreads, uint32_t(kernel.words)));
   const TestCode code = testCode(TOY_KERNELS, list);
   std::vector<flatbuffers::Offset<GpuImage>> images;
   if (!code.image.empty())

@@ -98,6 +98,7 @@ using KernelFunction = void (*)(void *const *, int64_t);
 struct Kernel {
   KernelFunction code;
   int words, buffers;
+  unsigned threads;
   int mostShared = 48 << 10;
 };
 struct Module {
@@ -286,16 +287,17 @@ int loadObject(const std::string &bytes, Module &module, bool checkArch) {
     const size_t end = std::min(lines.find('\n', at), lines.size());
     const std::string line = lines.substr(at, end - at);
     at = end + 1;
-    char name[512];
+    char name[512], symbol[512];
     int words = 0, buffers = 0;
+    unsigned threads = 0;
     if (std::sscanf(line.c_str(), "arch %500s", name) == 1) {
       if (checkArch && !runsHere(name))
         return kNoBinary;
-    } else if (std::sscanf(line.c_str(), "kernel %500s %d %d", name, &words,
-                           &buffers) == 3) {
-      if (void *code = ::dlsym(module.library, name))
+    } else if (std::sscanf(line.c_str(), "kernel %500s %d %d %u %500s", name,
+                           &words, &buffers, &threads, symbol) == 5) {
+      if (void *code = ::dlsym(module.library, symbol))
         module.kernels[name] = {reinterpret_cast<KernelFunction>(code), words,
-                                buffers};
+                                buffers, threads};
     } else {
       return kInvalidImage;
     }
@@ -764,9 +766,9 @@ int cuLaunchKernel(Kernel *kernel, unsigned gridX, unsigned gridY,
                    unsigned blockZ, unsigned sharedBytes, Stream *stream,
                    void **parameters, void **) {
   const Lock lock(mutex);
-  if (!gridX || gridX > 0x7fffffffu || gridY != 1 || gridZ != 1 || !blockX ||
-      blockX > 1024 || blockY != 1 || blockZ != 1 ||
-      int(sharedBytes) > kernel->mostShared)
+  if (!gridX || gridX > 0x7fffffffu || gridY != 1 || gridZ != 1 ||
+      blockX != kernel->threads || blockX > 1024 || blockY != 1 ||
+      blockZ != 1 || int(sharedBytes) > kernel->mostShared)
     return kInvalidValue;
   // Words that the kernel does not take are none it may read.
   std::vector<int64_t> words(64, INT64_MIN);

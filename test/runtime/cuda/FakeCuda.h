@@ -31,6 +31,6 @@ void fakeCudaCounts(FakeCudaCounts *counts);
 /// An image that the stand-in loads: an ELF shared object of kernels in the
 /// form of the cpu device, then lines
 ///   arch sm_80
-///   kernel NAME WORDS BUFFERS
+///   kernel NAME WORDS BUFFERS THREADS SYMBOL
 /// then their length as 8 bytes, then this.
 constexpr char kFakeImageMagic[8] = {'F', 'A', 'K', 'E', 'C', 'U', 'D', 'A'};

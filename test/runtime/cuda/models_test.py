@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Whole models on the cuda device, through the stand-in of a GPU's driver: a plan for the cpu, made one for GPUs with the same
-kernels, trains, scores, generates and resumes as it does on the cpu, alone and on a mesh, up to the products' rounding.
+"""Whole models on the cuda device, through the stand-in of a GPU's driver: a plan trains, scores, generates and resumes as it does
+on the cpu, alone and on a mesh, up to rounding. The plan is the cpu's, made one for GPUs with the same kernels; or with --emulated
+what --target=cuda compiles, its kernels' code replaced by their emulation.
 
     models_test.py --opt build/bin/megalodon-opt --run build/bin/megalodon-run --convert build/bin/megalodon-fake-gpu-plan \\
-                   --stand-in build/test/runtime/fake-cuda/lazy
+                   --stand-in build/test/runtime/fake-cuda/lazy [--emulated build/bin/megalodon-opt-emulated]
 
 Needs the Python standard library only.
 """
@@ -21,7 +22,7 @@ CONFIG = {"model_type": "megalodon", "num_layers": 2, "model_dim": 48, "num_head
           "vocab_size": 256, "optimizer": {"name": "adamw", "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-8,
                                            "weight_decay": 0.1, "clip": 1.0}}
 STEPS = 12
-TOLERANCE = 2e-4  # of losses, after steps of training
+TOLERANCE = {"f32": 2e-4, "bf16": 5e-3}  # of losses, after steps of training
 
 
 class Models:
@@ -29,7 +30,8 @@ class Models:
         self.args, self.folder = args, folder
 
     def shell(self, *command, gpu=False):
-        environment = dict(os.environ)
+        # Emulated kernels check themselves in the suites of the emulation.
+        environment = dict(os.environ, MEGALODON_EMULATION_CHECKS="0")
         if gpu:
             environment["LD_LIBRARY_PATH"] = self.args.stand_in
         done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="latin-1",
@@ -41,7 +43,13 @@ class Models:
     def compile(self, name, *options):
         cpu, gpu = self.folder / f"{name}.plan", self.folder / f"{name}.gpu.plan"
         self.shell(self.args.opt, self.folder / "config.json", *options, "-o", cpu)
-        self.shell(self.args.convert, cpu, gpu)
+        if self.args.emulated:
+            real, emulated = self.folder / f"{name}.real.plan", self.folder / f"{name}.emulated.plan"
+            for compiler, plan, more in ((self.args.opt, real, ["--gpu-arch=sm_80"]), (self.args.emulated, emulated, [])):
+                self.shell(compiler, self.folder / "config.json", *options, "--target=cuda", *more, "-o", plan)
+            self.shell(self.args.convert, real, gpu, emulated)
+        else:
+            self.shell(self.args.convert, cpu, gpu)
         return {False: cpu, True: gpu}
 
     def train(self, plan, out, steps, gpu, *options):
@@ -63,15 +71,16 @@ def expect(what, ok, detail=""):
     print(f"OK {what} {detail}")
 
 
-def close(what, got, wanted):
+def close(what, got, wanted, precision="f32"):
     worst = max(abs(a - b) / max(1, abs(b)) for a, b in zip(got, wanted, strict=True))
-    expect(what, worst < TOLERANCE, f"{len(got)} numbers differ by at most {worst:.1e}")
+    expect(what, worst < TOLERANCE[precision], f"{len(got)} numbers differ by at most {worst:.1e}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("--opt", "--run", "--convert", "--stand-in"):
         parser.add_argument(name, required=True)
+    parser.add_argument("--emulated", help="megalodon-opt-emulated")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="megalodon-models.") as folder:
         models = Models(args, pathlib.Path(folder))
@@ -96,6 +105,11 @@ def main():
         expect("bench", {f["function"] for f in report["functions"]} >= {"train_step", "score", "generate"} and
                all(k["seconds"] >= 0 for f in report["functions"] for k in f["kernels"]), report["device"])
         expect("doctor", '"ok": false' not in models.shell(args.run, "doctor", plan[True], "--json", gpu=True))
+
+        if args.emulated:
+            plan = models.compile("bf16", "--entry=train:2x48,score:1x48", "--precision=bf16")
+            wanted = models.train(plan[False], "cpu.bf16", STEPS, False)
+            close("train bf16", models.train(plan[True], "gpu.bf16", STEPS, True), wanted, "bf16")
 
         # Ranks that share the one GPU there is.
         alone = models.train(models.compile("alone", "--entry=train:4x48")[False], "alone", STEPS, False)
