@@ -243,7 +243,7 @@ int cublasLtMatmul(void *, Product *product, const float *alpha, const void *a,
     delete work;
     return kInvalidValue;
   }
-  return enqueue(stream, multiply, work,
+  return enqueue(stream, nullptr, multiply, work,
                  [](void *data) { delete static_cast<Work *>(data); });
 }
 }

@@ -11,6 +11,7 @@
 #include "test/runtime/cuda/FakeCuda.h"
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -56,32 +57,21 @@ using Address = unsigned long long;
 constexpr Address kTag = Address(1) << 62;
 constexpr int kDevices = 8;
 
-/// One call at a time, of whatever thread; kernels too.
-std::recursive_mutex mutex;
-using Lock = std::lock_guard<std::recursive_mutex>;
+/// One call at a time, of whatever thread; kernels too. Who waits for what only
+/// another thread can bring waits for `changed`.
+std::mutex mutex;
+std::condition_variable changed;
+using Lock = std::unique_lock<std::mutex>;
 
 std::string setting(const char *name, const char *otherwise) {
   const char *value = std::getenv(name);
   return value && *value ? value : otherwise;
 }
 
-struct Graph;
-struct Node {
-  std::function<void()> work;
-  std::vector<size_t> after;
-};
-struct Graph {
-  std::vector<Node> nodes;
-  std::thread::id thread;
-};
-
-struct Stream {
-  std::deque<std::function<void()>> pending;
-  std::shared_ptr<Graph> capture;
-  std::vector<size_t> after; ///< nodes that the next captured node follows
-};
+struct Stream;
 
 /// One recording of an event.
+struct Graph;
 struct Mark {
   Stream *stream = nullptr;
   bool done = false;
@@ -92,6 +82,54 @@ struct Mark {
 struct Event {
   std::shared_ptr<Mark> mark;
   bool timing;
+};
+
+struct Work {
+  std::function<void()> run;
+  std::function<bool()> ready = {}; ///< empty: always
+};
+struct Node {
+  Work work;
+  std::vector<size_t> after;
+};
+struct Graph {
+  std::vector<Node> nodes;
+  std::thread::id thread;
+};
+
+/// A launch of a graph under way: its nodes in an order that it allows.
+struct Launch {
+  explicit Launch(std::shared_ptr<const Graph> of)
+      : graph(std::move(of)), waiting(graph->nodes.size()),
+        next(graph->nodes.size()), left(graph->nodes.size()) {
+    for (size_t i = 0; i < graph->nodes.size(); ++i) {
+      waiting[i] = graph->nodes[i].after.size();
+      for (size_t before : graph->nodes[i].after)
+        next[before].push_back(i);
+      if (waiting[i] == 0)
+        open.push_back(i);
+    }
+  }
+  bool step();
+
+  std::shared_ptr<const Graph> graph;
+  std::vector<size_t> waiting;
+  std::vector<std::vector<size_t>> next;
+  std::vector<size_t> open; ///< nodes whose predecessors are done
+  size_t left;
+};
+
+/// What stands on a stream: work, a launch, or a wait for a mark.
+struct Item {
+  Work work;
+  std::shared_ptr<Launch> launch;
+  std::shared_ptr<Mark> awaited;
+};
+struct Stream {
+  std::deque<Item> pending;
+  std::shared_ptr<Graph> capture;
+  std::vector<size_t> after; ///< nodes that the next captured node follows
+  int device;
 };
 
 using KernelFunction = void (*)(void *const *, int64_t);
@@ -114,7 +152,8 @@ struct State {
   bool fault = false;
   std::mt19937 random;
 } state;
-thread_local bool current = false;
+char contexts[kDevices];
+thread_local int current = -1; ///< device
 
 bool isRandom() {
   static const bool random = [] {
@@ -150,17 +189,77 @@ bool isPinned(const void *at, size_t bytes) {
   return contains(state.pinned, reinterpret_cast<Address>(at), bytes);
 }
 
-void drain(Stream &stream, const std::function<bool()> &enough) {
-  while (!stream.pending.empty() && !enough()) {
-    const std::function<void()> work = std::move(stream.pending.front());
-    stream.pending.pop_front();
-    work();
+size_t pick(size_t count) { return isRandom() ? state.random() % count : 0; }
+
+/// Runs one node. The latest that may, or in random order any.
+bool Launch::step() {
+  const size_t first = open.empty() ? 0 : pick(open.size());
+  for (size_t i = 0; i < open.size(); ++i) {
+    const size_t at = open.size() - 1 - (first + i) % open.size();
+    const size_t node = open[at];
+    const Work &work = graph->nodes[node].work;
+    if (work.ready && !work.ready())
+      continue;
+    open.erase(open.begin() + std::ptrdiff_t(at));
+    work.run();
+    --left;
+    for (size_t after : next[node])
+      if (--waiting[after] == 0)
+        open.push_back(after);
+    return true;
   }
+  return false;
 }
 
-void reach(Mark &mark) {
-  if (!mark.done && mark.stream)
-    drain(*mark.stream, [&] { return mark.done; });
+/// Gets on with a stream by one piece of work; false: it cannot.
+bool step(Stream &stream) {
+  if (stream.pending.empty())
+    return false;
+  Item &item = stream.pending.front();
+  if (item.launch) {
+    if (item.launch->left > 0 && !item.launch->step())
+      return false;
+    if (item.launch->left == 0)
+      stream.pending.pop_front();
+  } else if (item.awaited) {
+    if (!item.awaited->done)
+      return false;
+    stream.pending.pop_front();
+  } else {
+    if (item.work.ready && !item.work.ready())
+      return false;
+    const Work work = std::move(item.work);
+    stream.pending.pop_front();
+    work.run();
+  }
+  changed.notify_all();
+  return true;
+}
+
+/// Does one piece of work that the stream cannot get on without, if possible.
+bool advance(Stream &stream) {
+  if (step(stream))
+    return true;
+  if (stream.pending.empty())
+    return false;
+  if (const std::shared_ptr<Mark> mark = stream.pending.front().awaited)
+    return advance(*mark->stream);
+  // It waits for other GPUs.
+  for (Stream *other : state.streams)
+    if (other->device != stream.device && step(*other))
+      return true;
+  return false;
+}
+
+/// As one that waits for the GPU; other threads may put work there meanwhile.
+void advanceUntil(Lock &lock, Stream &stream,
+                  const std::function<bool()> &enough) {
+  while (!enough())
+    if (!advance(stream))
+      changed.wait(lock);
+}
+void drain(Lock &lock, Stream &stream) {
+  advanceUntil(lock, stream, [&] { return stream.pending.empty(); });
 }
 
 /// In random order somebody may get on now.
@@ -169,8 +268,8 @@ void stir() {
     return;
   auto it = state.streams.begin();
   std::advance(it, state.random() % state.streams.size());
-  size_t left = state.random() % 4;
-  drain(**it, [&] { return left-- == 0; });
+  for (size_t left = state.random() % 4; left > 0 && step(**it); --left)
+    continue;
 }
 
 bool isCapturing() {
@@ -181,46 +280,29 @@ bool isCapturing() {
   return false;
 }
 
-int enqueue(Stream *stream, std::function<void()> work) {
+int enqueue(Stream *stream, Item item) {
   if (!state.streams.count(stream))
     return kInvalidHandle;
   if (stream->capture) {
+    if (item.launch || item.awaited)
+      return kCaptureUnsupported;
     Graph &graph = *stream->capture;
-    graph.nodes.push_back({std::move(work), stream->after});
+    graph.nodes.push_back({std::move(item.work), stream->after});
     stream->after = {graph.nodes.size() - 1};
     return kSuccess;
   }
-  stream->pending.push_back(std::move(work));
+  stream->pending.push_back(std::move(item));
+  changed.notify_all();
   stir();
   return kSuccess;
+}
+int enqueue(Stream *stream, std::function<void()> work) {
+  return enqueue(stream, Item{{std::move(work)}, nullptr, nullptr});
 }
 
 /// What waited for went wrong, once.
 int outcome() {
   return std::exchange(state.fault, false) ? kIllegalAddress : kSuccess;
-}
-
-/// The nodes in an order that the graph allows, the latest first.
-void runGraph(const Graph &graph) {
-  std::vector<size_t> waiting(graph.nodes.size());
-  std::vector<std::vector<size_t>> next(graph.nodes.size());
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    waiting[i] = graph.nodes[i].after.size();
-    for (size_t before : graph.nodes[i].after)
-      next[before].push_back(i);
-  }
-  std::vector<size_t> ready;
-  for (size_t i = 0; i < graph.nodes.size(); ++i)
-    if (waiting[i] == 0)
-      ready.push_back(i);
-  while (!ready.empty()) {
-    const size_t node = ready.back();
-    ready.pop_back();
-    graph.nodes[node].work();
-    for (size_t after : next[node])
-      if (--waiting[after] == 0)
-        ready.push_back(after);
-  }
 }
 
 bool follows(const Graph &graph, const std::vector<size_t> &ends, size_t node) {
@@ -356,11 +438,14 @@ size_t imageBytes(const char *image) {
 
 extern "C" {
 
-int fakeCudaEnqueue(void *stream, void (*work)(void *), void *data,
-                    void (*drop)(void *)) {
+int fakeCudaEnqueue(void *stream, int (*ready)(void *), void (*work)(void *),
+                    void *data, void (*drop)(void *)) {
   const Lock lock(mutex);
   std::shared_ptr<void> keep(data, drop);
-  return enqueue(static_cast<Stream *>(stream), [=] { work(keep.get()); });
+  Item item{{[=] { work(keep.get()); }}, nullptr, nullptr};
+  if (ready)
+    item.work.ready = [=] { return ready(keep.get()) != 0; };
+  return enqueue(static_cast<Stream *>(stream), std::move(item));
 }
 void *fakeCudaTranslate(Address address, size_t bytes) {
   const Lock lock(mutex);
@@ -429,13 +514,12 @@ int cuDeviceGetUuid_v2(char *uuid, int device) {
   return kSuccess;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) {
-  static char contexts[kDevices];
   *context = contexts + device;
   return kSuccess;
 }
 int cuDevicePrimaryCtxRelease_v2(int) { return kSuccess; }
 int cuCtxSetCurrent(void *context) {
-  current = context;
+  current = context ? int(static_cast<char *>(context) - contexts) : -1;
   return kSuccess;
 }
 
@@ -447,7 +531,7 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) {
 }
 int cuMemAlloc_v2(Address *address, size_t bytes) {
   const Lock lock(mutex);
-  if (!current)
+  if (current < 0)
     return kInvalidContext;
   if (isCapturing())
     return kCaptureUnsupported;
@@ -465,13 +549,15 @@ int cuMemAlloc_v2(Address *address, size_t bytes) {
   return kSuccess;
 }
 int cuMemFree_v2(Address address) {
-  const Lock lock(mutex);
+  Lock lock(mutex);
   auto found = state.device.find(address & ~kTag);
   if (!(address & kTag) || found == state.device.end())
     return kInvalidValue;
   // As the real one, which waits for the device.
-  for (Stream *stream : state.streams)
-    drain(*stream, [] { return false; });
+  const std::set<Stream *> streams = state.streams;
+  for (Stream *stream : streams)
+    if (stream->device == current)
+      drain(lock, *stream);
   state.counts.allocatedBytes -= int64_t(found->second);
   std::free(reinterpret_cast<void *>(found->first));
   state.device.erase(found);
@@ -572,28 +658,28 @@ int cuMemsetD8Async(Address at, unsigned char value, size_t bytes,
 
 int cuStreamCreate(Stream **stream, unsigned) {
   const Lock lock(mutex);
-  if (!current)
+  if (current < 0)
     return kInvalidContext;
-  *stream = new Stream;
+  *stream = new Stream{{}, nullptr, {}, current};
   state.streams.insert(*stream);
   return kSuccess;
 }
 int cuStreamDestroy_v2(Stream *stream) {
-  const Lock lock(mutex);
+  Lock lock(mutex);
   if (!state.streams.count(stream))
     return kInvalidHandle;
-  drain(*stream, [] { return false; });
+  drain(lock, *stream);
   state.streams.erase(stream);
   delete stream;
   return kSuccess;
 }
 int cuStreamSynchronize(Stream *stream) {
-  const Lock lock(mutex);
+  Lock lock(mutex);
   if (!state.streams.count(stream))
     return kInvalidHandle;
   if (stream->capture || isCapturing())
     return kCaptureUnsupported;
-  drain(*stream, [] { return false; });
+  drain(lock, *stream);
   return outcome();
 }
 int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
@@ -613,7 +699,7 @@ int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
   }
   if (stream->capture)
     return kCaptureIsolation;
-  return enqueue(stream, [mark] { reach(*mark); });
+  return enqueue(stream, Item{{}, nullptr, mark});
 }
 int cuStreamBeginCapture_v2(Stream *stream, int) {
   const Lock lock(mutex);
@@ -673,16 +759,18 @@ int cuEventQuery(Event *event) {
     return kCapturedEvent;
   if (!event->mark || event->mark->done)
     return kSuccess;
-  // Who asks again will find it done.
-  reach(*event->mark);
+  // Who asks again will find it done, unless it waits for another thread.
+  while (!event->mark->done && advance(*event->mark->stream))
+    continue;
   return kNotReady;
 }
 int cuEventSynchronize(Event *event) {
-  const Lock lock(mutex);
-  if (event->mark && event->mark->capture)
+  Lock lock(mutex);
+  const std::shared_ptr<Mark> mark = event->mark;
+  if (mark && mark->capture)
     return kCapturedEvent;
-  if (event->mark)
-    reach(*event->mark);
+  if (mark && !mark->done)
+    advanceUntil(lock, *mark->stream, [&] { return mark->done; });
   return outcome();
 }
 int cuEventElapsedTime(float *milliseconds, Event *begin, Event *end) {
@@ -697,21 +785,21 @@ int cuEventElapsedTime(float *milliseconds, Event *begin, Event *end) {
   return kSuccess;
 }
 
-int cuGraphInstantiateWithFlags(Graph **exec, Graph *graph,
-                                unsigned long long) {
-  *exec = new Graph(*graph);
+int cuGraphInstantiateWithFlags(std::shared_ptr<const Graph> **exec,
+                                Graph *graph, unsigned long long) {
+  *exec = new std::shared_ptr<const Graph>(new Graph(*graph));
   return kSuccess;
 }
-int cuGraphLaunch(Graph *exec, Stream *stream) {
+int cuGraphLaunch(std::shared_ptr<const Graph> *exec, Stream *stream) {
   const Lock lock(mutex);
   ++state.counts.graphLaunches;
-  return enqueue(stream, [exec] { runGraph(*exec); });
+  return enqueue(stream, Item{{}, std::make_shared<Launch>(*exec), nullptr});
 }
 int cuGraphDestroy(Graph *graph) {
   delete graph;
   return kSuccess;
 }
-int cuGraphExecDestroy(Graph *exec) {
+int cuGraphExecDestroy(std::shared_ptr<const Graph> *exec) {
   delete exec;
   return kSuccess;
 }

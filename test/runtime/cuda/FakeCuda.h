@@ -6,9 +6,10 @@
 extern "C" {
 
 /// Puts work(data) in order on a stream, or into the graph that is captured;
-/// drop(data) follows when it can no longer be called.
-int fakeCudaEnqueue(void *stream, void (*work)(void *), void *data,
-                    void (*drop)(void *));
+/// drop(data) follows when it can no longer be called. The stream stands still
+/// until ready(data), unless null, says 1. Calls of all of these never overlap.
+int fakeCudaEnqueue(void *stream, int (*ready)(void *), void (*work)(void *),
+                    void *data, void (*drop)(void *));
 
 /// Host memory behind a range of device memory; null unless all of it is
 /// allocated.
