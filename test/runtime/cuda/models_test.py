@@ -29,11 +29,11 @@ class Models:
     def __init__(self, args, folder):
         self.args, self.folder = args, folder
 
-    def shell(self, *command, gpu=False):
+    def shell(self, *command, gpu=0):
         # Emulated kernels check themselves in the suites of the emulation.
         environment = dict(os.environ, MEGALODON_EMULATION_CHECKS="0")
         if gpu:
-            environment["LD_LIBRARY_PATH"] = self.args.stand_in
+            environment.update(LD_LIBRARY_PATH=self.args.stand_in, FAKE_CUDA_DEVICES=str(int(gpu)))
         done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="latin-1",
                               env=environment)
         if done.returncode:
@@ -111,12 +111,13 @@ def main():
             wanted = models.train(plan[False], "cpu.bf16", STEPS, False)
             close("train bf16", models.train(plan[True], "gpu.bf16", STEPS, True), wanted, "bf16")
 
-        # Ranks that share the one GPU there is.
+        # Ranks that share the one GPU there is, and ranks that have their own and talk over NCCL.
         alone = models.train(models.compile("alone", "--entry=train:4x48")[False], "alone", STEPS, False)
         for mesh in ("dp=2,cp=1,tp=2", "dp=2,pp=2"):
             name = mesh.replace(",", "-")
             spread = models.compile(name, "--entry=train:4x48", f"--mesh={mesh}")
-            close(f"mesh {mesh}", models.train(spread[True], name, STEPS, True, "--virtual-ranks"), alone)
+            for gpus in (1, 4):
+                close(f"mesh {mesh} on {gpus} GPUs", models.train(spread[True], f"{name}-{gpus}", STEPS, gpus, "--virtual-ranks"), alone)
     print("all models agree")
 
 
