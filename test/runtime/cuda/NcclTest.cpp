@@ -7,6 +7,7 @@
 #include "runtime/parallel/NcclApi.h"
 #include "test/runtime/Conformance.h"
 #include "test/runtime/Messages.h"
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <tuple>
@@ -75,6 +76,10 @@ static_assert(nccl::kEventDisableTiming == CU_EVENT_DISABLE_TIMING &&
 #endif
 
 namespace {
+
+/// GPUs of the stand-in, one a rank.
+constexpr int kGpus = 4;
+const bool areThere = ::setenv("FAKE_CUDA_DEVICES", str(kGpus).c_str(), 1) == 0;
 
 /// A rank's GPU with memory that tests fill and look at.
 struct Gpu {
@@ -259,7 +264,8 @@ Backend gpus(int n) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Nccl, Conformance,
-                         ::testing::Values(gpus(1), gpus(2), gpus(3), gpus(4)),
+                         ::testing::Values(gpus(1), gpus(2), gpus(3),
+                                           gpus(kGpus)),
                          nameOf);
 
 } // namespace
