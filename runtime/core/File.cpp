@@ -57,6 +57,18 @@ static std::string folderOf(const std::string &path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+void writeAll(int descriptor, std::string_view bytes, const std::string &path) {
+  while (!bytes.empty()) {
+    ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0) {
+      if (errno == EINTR)
+        continue;
+      fail(path, "write");
+    }
+    bytes.remove_prefix(size_t(written));
+  }
+}
+
 void syncFolder(const std::string &folder) {
   int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0)
@@ -89,22 +101,8 @@ AtomicFile::~AtomicFile() {
     ::unlink(temporary.c_str());
 }
 
-static void writeAll(int descriptor, const char *data, size_t bytes,
-                     const std::string &path) {
-  while (bytes > 0) {
-    ssize_t written = ::write(descriptor, data, bytes);
-    if (written < 0) {
-      if (errno == EINTR)
-        continue;
-      fail(path, "write");
-    }
-    data += written;
-    bytes -= size_t(written);
-  }
-}
-
 void AtomicFile::flush() {
-  writeAll(descriptor, buffer.data(), buffer.size(), path);
+  writeAll(descriptor, buffer, path);
   buffer.clear();
 }
 
@@ -112,7 +110,7 @@ void AtomicFile::write(const void *data, size_t bytes) {
   if (buffer.size() + bytes > buffer.capacity())
     flush();
   if (bytes > buffer.capacity())
-    writeAll(descriptor, static_cast<const char *>(data), bytes, path);
+    writeAll(descriptor, {static_cast<const char *>(data), bytes}, path);
   else
     buffer.append(static_cast<const char *>(data), bytes);
 }

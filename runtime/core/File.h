@@ -55,6 +55,9 @@ std::string readText(const std::string &path);
 /// Replaces `path` by `text`, atomically.
 void writeText(const std::string &path, std::string_view text);
 
+/// Writes all bytes to an open file; `path` is for the error.
+void writeAll(int descriptor, std::string_view bytes, const std::string &path);
+
 /// Makes a rename or removal in `folder` durable.
 void syncFolder(const std::string &folder);
 

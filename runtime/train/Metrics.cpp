@@ -12,7 +12,16 @@
 using namespace megalodon;
 using nlohmann::json;
 
-Metrics::Metrics(const std::string &path, int64_t step) : path(path) {
+/// Plots of training and of validation stand in groups of their own.
+static std::string tagOf(const std::string &name) {
+  constexpr std::string_view validation = "validation_";
+  return name.compare(0, validation.size(), validation) == 0
+             ? "validation/" + name.substr(validation.size())
+             : "train/" + name;
+}
+
+Metrics::Metrics(const std::string &folder, int64_t step)
+    : path(folder + "/metrics.jsonl"), events(folder, step) {
   std::string kept;
   if (std::filesystem::exists(path)) {
     std::istringstream lines(readText(path));
@@ -42,14 +51,12 @@ void Metrics::remember(const json &line) {
 
 void Metrics::add(const json &line) {
   remember(line);
-  std::string text = line.dump() + "\n";
-  for (size_t done = 0; done < text.size();) {
-    ssize_t written =
-        ::write(descriptor, text.data() + done, text.size() - done);
-    if (written < 0 && errno != EINTR)
-      throw Error(str(path, ": cannot write: ", std::strerror(errno)));
-    done += std::max<ssize_t>(written, 0);
-  }
+  writeAll(descriptor, line.dump() + "\n", path);
+  std::vector<std::pair<std::string, double>> scalars;
+  for (const auto &[name, value] : line.items())
+    if (value.is_number() && name != "step")
+      scalars.emplace_back(tagOf(name), value);
+  events.add(line["step"], scalars);
 }
 
 void Metrics::sync() {

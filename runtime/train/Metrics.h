@@ -1,6 +1,7 @@
-// What a training run writes down: metrics.jsonl, one JSON object a line, and
-// the losses in it.
+// What a training run writes down in its folder: metrics.jsonl, one JSON object
+// a line, the same as TensorBoard's events, and the losses in it.
 #pragma once
+#include "runtime/train/EventFile.h"
 #include "runtime/train/LossCurve.h"
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -12,7 +13,7 @@ class Metrics {
 public:
   /// Keeps the lines up to and including `step`; a run that continues from
   /// there writes the others again.
-  Metrics(const std::string &path, int64_t step);
+  Metrics(const std::string &folder, int64_t step);
   ~Metrics();
   Metrics(const Metrics &) = delete;
   Metrics &operator=(const Metrics &) = delete;
@@ -30,6 +31,7 @@ private:
 
   std::string path;
   int descriptor = -1;
+  EventFile events;
   std::vector<CurvePoint> training, validation;
 };
 

@@ -416,7 +416,7 @@ void Trainer::begin() {
   }
   together(world, begins, [&] {
     if (first)
-      metrics.emplace((out / "metrics.jsonl").string(), current);
+      metrics.emplace(out.string(), current);
   });
 }
 

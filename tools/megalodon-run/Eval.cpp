@@ -7,6 +7,7 @@
 #include "runtime/train/Checkpoint.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Ranks.h"
+#include "tools/megalodon-run/TraceFile.h"
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
@@ -17,7 +18,7 @@ using nlohmann::json;
 
 namespace {
 struct Arguments {
-  std::string plan, weights, dataType = "auto", part = "all", losses;
+  std::string plan, weights, dataType = "auto", part = "all", losses, traceFile;
   std::vector<std::string> data, trigram;
   double validationFraction = 0;
   bool asJson = false;
@@ -126,7 +127,12 @@ static void runRank(const Arguments &arguments,
       losses->write(values, count * sizeof(double));
     };
   }
+  plan::Trace trace;
+  if (!arguments.traceFile.empty())
+    session.setTrace(&trace);
   Evaluation result = evaluate(session, corpus, options);
+  if (!arguments.traceFile.empty())
+    writeTrace(arguments.traceFile, trace, session);
   if (world.rank() != 0)
     return;
   if (losses)
@@ -197,6 +203,9 @@ void megalodon::addEval(CLI::App &app) {
       "--losses", arguments->losses,
       "write the loss of every token here: float64, little-endian");
   command->add_flag("--json", arguments->asJson, "print JSON");
+  command->add_option("--trace", arguments->traceFile,
+                      "write a trace of all calls for Perfetto here; limit "
+                      "them with --max-tokens");
   command->add_option("--gpu", arguments->session.gpu,
                       "GPU of a plan for GPUs (default: the ranks of a machine "
                       "take its GPUs in turn)");

@@ -5,6 +5,7 @@
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/train/Checkpoint.h"
 #include "tools/megalodon-run/Commands.h"
+#include "tools/megalodon-run/TraceFile.h"
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
@@ -14,7 +15,7 @@ using namespace megalodon;
 
 namespace {
 struct Arguments {
-  std::string plan, weights, prompt, promptFile;
+  std::string plan, weights, prompt, promptFile, traceFile;
   std::vector<int32_t> promptTokens;
   int64_t maxTokens = 256;
   bool printTokens = false;
@@ -68,6 +69,9 @@ static void run(const Arguments &arguments) {
       auto byte = static_cast<unsigned char>(token);
       put(&byte, 1);
     }
+  plan::Trace trace;
+  if (!arguments.traceFile.empty())
+    session.setTrace(&trace);
   std::string ids;
   GenerateTimes times =
       generate(session, prompt, arguments.maxTokens, arguments.sampling,
@@ -78,6 +82,8 @@ static void run(const Arguments &arguments) {
                  else
                    ids += (ids.empty() ? "" : ",") + std::to_string(token);
                });
+  if (!arguments.traceFile.empty())
+    writeTrace(arguments.traceFile, trace, session);
   ids += '\n';
   put(ids.data(), ids.size());
   std::fprintf(stderr,
@@ -136,6 +142,8 @@ void megalodon::addGenerate(CLI::App &app) {
       ->capture_default_str();
   command->add_flag("--print-tokens", arguments->printTokens,
                     "print one line of token ids instead of text");
+  command->add_option("--trace", arguments->traceFile,
+                      "write a trace of all calls for Perfetto here");
   command->add_option("--gpu", arguments->session.gpu,
                       "GPU of a plan for GPUs (default: the ranks of a machine "
                       "take its GPUs in turn)");
