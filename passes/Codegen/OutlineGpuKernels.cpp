@@ -1,5 +1,6 @@
 // Kernels of threads as the functions a GPU launches.
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "passes/Codegen/Passes.h"
 #include "passes/Codegen/SharedAccesses.h"
@@ -50,6 +51,11 @@ static gpu::GPUFuncOp outline(func::FuncOp kernel) {
   function.setKnownBlockSizeAttr(b.getDenseI32ArrayAttr(
       {int32_t(kernel->getAttrOfType<IntegerAttr>(plan::kThreadsAttr).getInt()),
        1, 1}));
+
+  // What a lowering asks of the assembler.
+  StringRef resident = NVVM::NVVMDialect::getMinctasmAttrName();
+  if (Attribute workgroups = kernel->getAttr(resident))
+    function->setAttr(resident, workgroups);
 
   Block &entry = function.getBody().front();
   b.setInsertionPointToStart(&entry);

@@ -7,7 +7,10 @@
 namespace mlir::megalodon {
 namespace {
 
-/// dq, and delta = the sum of dout * out of every query and head.
+/// dq, and delta = the mean of dP by the weights P, of every query and head. It
+/// is summed here and not taken as dout * out, which is the same number but for
+/// the rounding of `out`: what that leaves in a row of dS = P (dP - delta) does
+/// not cancel over the keys.
 class QueryGradKernel {
 public:
   QueryGradKernel(KernelBuilder &k, ChunkAttentionGradOp op,
@@ -16,7 +19,6 @@ public:
         q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
         values(k.read(op.getV(), View::Rows)), cacheK(k.read(op.getCacheK())),
         cacheV(k.read(op.getCacheV())), count(k.read(op.getCount())),
-        out(k.read(op.getOut(), View::Rows)),
         lse(k.read(op.getLse(), View::Rows)),
         dq(k.write(op.getDq().getType(), View::Rows)),
         delta(k.write(op.getLse().getType(), View::Rows)),
@@ -26,7 +28,8 @@ public:
     const int64_t blockTokens = block.panels * block.panelWidth;
     queries = block.transposedPanels(k, shape.keyWidth);
     gradients = block.transposedPanels(k, shape.valueWidth);
-    scores = block.scores(k, 528 * 4);
+    weights = block.scores(k, 528 * 4);
+    scores = block.scores(k, 264 * 4);
     rowLse = k.scratch({blockTokens}, shape.element);
     rowDelta = k.scratch({blockTokens}, shape.element);
     block.forSegments(k, [&](const Segment &segment) { queriesOf(segment); });
@@ -40,22 +43,13 @@ private:
               k.add(segment.cached, k.sub(segment.begin, segment.chunkBegin)),
           keyCount = k.add(before, rows);
     MatrixView queryRows = block.keyColumns(k, q, segment.begin),
-               gradientRows = block.valueColumns(k, dout, segment.begin),
-               outRows = block.valueColumns(k, out, segment.begin);
+               gradientRows = block.valueColumns(k, dout, segment.begin);
+    auto tokenOf = [&](Value row) {
+      return k.add(block.tokenBase, k.add(segment.begin, row));
+    };
     k.loop(zero, rows, 1, [&](Value row) {
-      Value sum = k.sum(k.forLanes(
-          shape.valueWidth, shape.element,
-          k.constant(0.0, k.vectorType(shape.element)),
-          [&](Value column, Value mask,
-              ValueRange partial) -> SmallVector<Value> {
-            return {k.fma(k.load(dout, gradientRows.at(k, row, column), mask),
-                          k.load(out, outRows.at(k, row, column), mask),
-                          partial[0])};
-          })[0]);
-      Value token = k.add(block.tokenBase, k.add(segment.begin, row));
-      k.storeScalar(sum, delta, {token, block.head});
-      k.storeScalar(sum, rowDelta, {row});
-      k.storeScalar(k.loadScalar(lse, {token, block.head}), rowLse, {row});
+      k.storeScalar(k.loadScalar(lse, {tokenOf(row), block.head}), rowLse,
+                    {row});
     });
     k.loop(zero, k.ceilDiv(rows, block.panelWidth), 1, [&](Value panel) {
       Value first = k.mul(panel, width);
@@ -67,12 +61,17 @@ private:
                      shape.valueWidth % block.lanes == 0, gradients, {panel});
       Value common = k.add(before, first),
             limit = k.min(keyCount, k.add(common, width));
-      scoreGradients(block.cachedKeys(k, cacheK), block.cachedValues(k, cacheV),
-                     segment.cached, panel, first, common, zero);
-      scoreGradients(block.keyColumns(k, keys, segment.chunkBegin),
-                     block.valueColumns(k, values, segment.chunkBegin),
-                     k.sub(limit, segment.cached), panel, first, common,
-                     segment.cached);
+      multiplyRows(block.cachedKeys(k, cacheK), block.cachedValues(k, cacheV),
+                   segment.cached, panel, first, common, zero);
+      multiplyRows(block.keyColumns(k, keys, segment.chunkBegin),
+                   block.valueColumns(k, values, segment.chunkBegin),
+                   k.sub(limit, segment.cached), panel, first, common,
+                   segment.cached);
+      scoreGradients(panel, first, limit);
+    });
+    k.loop(zero, rows, 1, [&](Value row) {
+      k.storeScalar(k.loadScalar(rowDelta, {row}), delta,
+                    {tokenOf(row), block.head});
     });
 
     BlockProduct product;
@@ -94,48 +93,76 @@ private:
     product.emit(k, shape.element);
   }
 
-  /// scores[offset + key, query] = dS of `keyCount` keys and one panel of
-  /// queries.
-  void scoreGradients(const MatrixView &keyRows, const MatrixView &valueRows,
-                      Value keyCount, Value panel, Value first, Value common,
-                      Value offset) {
+  /// weights and scores [offset + key, query] = P and dP of `keyCount` keys and
+  /// one panel of queries.
+  void multiplyRows(const MatrixView &keyRows, const MatrixView &valueRows,
+                    Value keyCount, Value panel, Value first, Value common,
+                    Value offset) {
     const int64_t vectors = block.tile.vectors;
     Value zeros = k.constant(0.0, k.vectorType(shape.element));
     k.loop(k.index(0), keyCount, block.tile.rows, [&](Value key) {
-      auto at = [&](int64_t i, int64_t j) {
-        return SmallVector<Value>{panel, k.add(offset, k.add(key, k.index(i))),
-                                  k.index(j * block.lanes)};
+      auto place = [&](int64_t i) {
+        return k.add(offset, k.add(key, k.index(i)));
       };
       SmallVector<Value> sums = block.scoreTile(k, keyRows, key, keyCount,
                                                 shape.keyWidth, queries, panel);
-      for (int64_t i = 0; i < block.tile.rows; ++i)
-        for (int64_t j = 0; j < vectors; ++j)
-          k.store(sums[i * vectors + j], scores, at(i, j));
-      sums = block.scoreTile(k, valueRows, key, keyCount, shape.valueWidth,
-                             gradients, panel);
       for (int64_t j = 0; j < vectors; ++j) {
-        Value query = k.add(first, k.index(j * block.lanes));
-        Value lseOf = k.load(rowLse, {query}),
-              deltaOf = k.load(rowDelta, {query});
+        Value lseOf = k.load(rowLse, {k.add(first, k.index(j * block.lanes))});
         for (int64_t i = 0; i < block.tile.rows; ++i) {
-          Value seen = block.lanesFrom(
-              k, j, k.sub(k.add(offset, k.add(key, k.index(i))), common));
-          Value weight = k.exp(k.sub(k.load(scores, at(i, j)), lseOf));
-          k.store(k.select(seen,
-                           k.mul(weight, k.sub(sums[i * vectors + j], deltaOf)),
-                           zeros),
-                  scores, at(i, j));
+          Value seen = block.lanesFrom(k, j, k.sub(place(i), common));
+          Value weight = k.exp(k.sub(sums[i * vectors + j], lseOf));
+          k.store(k.select(seen, weight, zeros), weights,
+                  at(panel, place(i), j));
         }
       }
+      sums = block.scoreTile(k, valueRows, key, keyCount, shape.valueWidth,
+                             gradients, panel);
+      for (int64_t i = 0; i < block.tile.rows; ++i)
+        for (int64_t j = 0; j < vectors; ++j)
+          k.store(sums[i * vectors + j], scores, at(panel, place(i), j));
     });
+  }
+
+  /// Replaces dP of a panel by dS, and keeps delta of its queries.
+  void scoreGradients(Value panel, Value first, Value limit) {
+    const int64_t vectors = block.tile.vectors;
+    SmallVector<Value> sums(2 * vectors,
+                            k.constant(0.0, k.vectorType(shape.element)));
+    sums =
+        k.loop(k.index(0), limit, 1, sums, [&](Value key, ValueRange carried) {
+          SmallVector<Value> next(carried);
+          for (int64_t j = 0; j < vectors; ++j) {
+            Value weight = k.load(weights, at(panel, key, j));
+            next[j] = k.add(next[j], weight);
+            next[vectors + j] = k.fma(weight, k.load(scores, at(panel, key, j)),
+                                      next[vectors + j]);
+          }
+          return next;
+        });
+    SmallVector<Value> deltas;
+    for (int64_t j = 0; j < vectors; ++j) {
+      deltas.push_back(k.div(sums[vectors + j], sums[j]));
+      k.store(deltas[j], rowDelta, {k.add(first, k.index(j * block.lanes))});
+    }
+    k.loop(k.index(0), limit, 1, [&](Value key) {
+      for (int64_t j = 0; j < vectors; ++j)
+        k.store(k.mul(k.load(weights, at(panel, key, j)),
+                      k.sub(k.load(scores, at(panel, key, j)), deltas[j])),
+                scores, at(panel, key, j));
+    });
+  }
+
+  SmallVector<Value> at(Value panel, Value key, int64_t j) {
+    return {panel, key, k.index(j * block.lanes)};
   }
 
   KernelBuilder &k;
   const AttentionShape &shape;
-  Value dout, q, keys, values, cacheK, cacheV, count, out, lse, dq, delta;
+  Value dout, q, keys, values, cacheK, cacheV, count, lse, dq, delta;
   AttentionBlock block;
-  /// Scratch: transposed rows of q and dout, dS, and two numbers a query.
-  Value queries, gradients, scores, rowLse, rowDelta;
+  /// Scratch: transposed rows of q and dout, P, dP and then dS, and two numbers
+  /// a query.
+  Value queries, gradients, weights, scores, rowLse, rowDelta;
 };
 
 /// dk and dv of the call's own tokens; those of the cache are detached.
@@ -280,7 +307,7 @@ struct ChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
     QueryGradKernel(queries, op, shape).emit();
     SmallVector<Value> results =
         queries.finish(grid, 2.0 * pairs * (2.0 * z + v),
-                       shape.bytes(tokens * (3.0 * z + 3.0 * v)));
+                       shape.bytes(tokens * (3.0 * z + 2.0 * v)));
 
     KernelBuilder keys(rewriter, options, op, "chunk_attention_grad_kv");
     KeyGradKernel(keys, op, results[1], shape).emit();

@@ -1,6 +1,7 @@
 // Chunk attention on a GPU, forward: GpuAttention.h says how.
 #include "passes/Lowering/Gpu/GpuAttention.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "passes/Lowering/Lowerings.h"
 #include "llvm/Support/MathExtras.h"
 
@@ -24,6 +25,15 @@ struct Operands {
         cacheK(k.read(op.getCacheK())), count(k.read(op.getCount())) {}
 };
 
+/// A multiprocessor shall hold this many workgroups of the kernel at once.
+/// Of attention_lse ptxas would choose to hold three, with 80 registers a
+/// thread, and spill.
+void keepResident(KernelBuilder &k, int64_t workgroups) {
+  k.b.getInsertionBlock()->getParentOp()->setAttr(
+      NVVM::NVVMDialect::getMinctasmAttrName(),
+      k.b.getI32IntegerAttr(workgroups));
+}
+
 /// lse of a block of queries, and with a workspace the tiles of weights.
 class WeightsKernel {
 public:
@@ -34,6 +44,9 @@ public:
         workspace(form.stored ? k.write(form.workspace(
                                     shape, tileElement(k, form.math)))
                               : Value()),
+        total(form.stored && form.math == TileMath::Bf16
+                  ? k.write(op.getLse().getType(), View::Rows)
+                  : Value()),
         blocks(k, shape, form, operands.count, 1, /*heavyLast=*/true),
         scores(k, shape, form) {
     Type f32 = k.b.getF32Type();
@@ -54,13 +67,20 @@ public:
       if (!workspace)
         return;
       Value first = blocks.firstTile(block, block.number);
-      forKeyBlocks(block, {}, [&](Value number, Value keyFirst, ValueRange) {
-        SmallVector<Value> sums = scoresAt(keyFirst);
-        scores.toWeights(sums, block.first, keyFirst, logs);
-        TileStore{workspace, {k.add(first, number)}, form.block}.store(
-            k, scores.product, sums);
-        return SmallVector<Value>();
-      });
+      SmallVector<Value> zeros(total ? scores.product.rowsHeld() : 0,
+                               k.constant(0.0, k.b.getF32Type()));
+      SmallVector<Value> rowSums = forKeyBlocks(
+          block, zeros, [&](Value number, Value keyFirst, ValueRange carried) {
+            SmallVector<Value> sums = scoresAt(keyFirst), next(carried);
+            scores.toWeights(sums, block.first, keyFirst, logs);
+            if (total)
+              scores.addToRows(sums, next);
+            TileStore{workspace, {k.add(first, number)}, form.block}.store(
+                k, scores.product, sums);
+            return next;
+          });
+      if (total)
+        storeTotals(block, rowSums);
     });
   }
 
@@ -77,6 +97,29 @@ private:
       return {};
     }
     return k.loop(k.index(0), count, 1, carried, step);
+  }
+
+  /// Writes the sums of the rounded weights of rows.
+  void storeTotals(const ChunkBlock &block, ValueRange rowSums) {
+    GpuProduct &product = scores.product;
+    Value leads = product.isRowLeader();
+    for (int64_t i = 0; i < product.rowsHeld(); ++i) {
+      Value sum = product.combineRow(
+          rowSums[i], [&](Value x, Value y) { return k.add(x, y); });
+      k.when(leads, [&] {
+        k.storeScalar(sum, partSums, {product.warpColumn(), product.row(i)});
+      });
+    }
+    k.barrier();
+    Value row = k.thread(), at = k.add(block.first, row);
+    Value writes = arith::AndIOp::create(k.b, k.less(row, k.index(form.block)),
+                                         blocks.isOfCall(block, at));
+    k.when(writes, [&] {
+      Value sum = k.loadScalar(partSums, {k.index(0), row});
+      for (int64_t part = 1; part < form.scoreWarpsN; ++part)
+        sum = k.add(sum, k.loadScalar(partSums, {k.index(part), row}));
+      k.storeScalar(sum, total, {k.add(block.origin, at), blocks.head()});
+    });
   }
 
   /// log sum exp of this thread's rows; also writes it to `lse`. Each thread
@@ -165,6 +208,9 @@ private:
   const GpuAttentionForm &form;
   Operands operands;
   Value lse, workspace;
+  /// Sums of the weights of rows as the workspace holds them; null where that
+  /// is exact.
+  Value total;
   GpuAttentionBlocks blocks;
   ScoreTiles scores;
   /// Shared: of each row, what the warps beside each other know.
@@ -186,11 +232,9 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
       rewriter.replaceOp(op, decodeAttention(rewriter, options, op, shape));
       return success();
     }
-    // Weights rounded to bf16 for the tensor cores would cost the gradients a
-    // digit more than bf16 has to: backward takes dout * out for the sum of the
-    // weights' cotangents, which must not differ from what it sums itself.
-    const GpuAttentionForm form = GpuAttentionForm::choose(
-        shape, options, shape.element, /*backward=*/false);
+    const GpuAttentionForm form =
+        GpuAttentionForm::choose(shape, options, shape.stored,
+                                 /*backward=*/false);
     const double pairs = shape.pairs() * shape.heads,
                  tokens = double(shape.batch) * shape.length * shape.heads;
     const int64_t blocks = form.columnBlocks(shape.valueWidth);
@@ -198,6 +242,8 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
     KernelBuilder weights(rewriter, options, op,
                           form.stored ? "attention_weights" : "attention_lse",
                           form.threads);
+    if (!form.stored)
+      keepResident(weights, 2);
     WeightsKernel(weights, op, shape, form).emit();
     SmallVector<Value> ofWeights =
         weights.finish(GpuAttentionBlocks::grid(shape, form, 1),
@@ -217,6 +263,27 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
     return success();
   }
 
+  /// parts[warp, row] += the weights of a tile, from 0 at the first one. A
+  /// row's first lane owns its place, so no barrier is needed.
+  static void addToParts(KernelBuilder &k, ScoreTiles &scores, Value parts,
+                         ArrayRef<Value> weights, Value keyFirst) {
+    GpuProduct &product = scores.product;
+    Value zero = k.constant(0.0, k.b.getF32Type());
+    SmallVector<Value> rowSums(product.rowsHeld(), zero);
+    scores.addToRows(weights, rowSums);
+    Value leads = product.isRowLeader(), isFirst = k.less(keyFirst, k.index(1));
+    for (int64_t i = 0; i < product.rowsHeld(); ++i) {
+      Value sum = product.combineRow(
+          rowSums[i], [&](Value x, Value y) { return k.add(x, y); });
+      k.when(leads, [&] {
+        SmallVector<Value> at = {product.warpColumn(), product.row(i)};
+        k.storeScalar(
+            k.add(k.select(isFirst, zero, k.loadScalar(parts, at)), sum), parts,
+            at);
+      });
+    }
+  }
+
   static void emitValues(KernelBuilder &k, ChunkAttentionOp op,
                          const AttentionShape &shape,
                          const GpuAttentionForm &form,
@@ -226,9 +293,14 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
     Value values = k.read(op.getV(), View::Rows),
           cacheV = k.read(op.getCacheV());
     std::optional<Operands> operands;
-    Value count, lse;
+    Value count, lse, total;
+    // Weights of bf16 do not sum to 1: without the division a row would be a
+    // little too long or too short as a whole.
+    const bool divides = form.math == TileMath::Bf16;
     if (form.stored) {
       product.workspace = k.read(ofWeights[1]);
+      if (divides)
+        total = k.read(ofWeights[2], View::Rows);
       count = k.read(op.getCount());
     } else {
       operands.emplace(k, op);
@@ -243,6 +315,22 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
       return blocks.ofChunk(values, cacheV, block, shape.valueWidth);
     };
     std::optional<ScoreTiles> scores;
+    Value parts;
+    if (divides && form.stored)
+      product.divisor = [&](const ChunkBlock &block, Value row) {
+        Value at = k.add(block.first, row), valid = blocks.isOfCall(block, at);
+        Value token = k.select(valid, k.add(block.origin, at), k.index(0));
+        return k.loadScalar(total, {token, blocks.head()});
+      };
+    if (divides && !form.stored) {
+      parts = k.scratch({form.scoreWarpsN, form.block}, k.b.getF32Type());
+      product.divisor = [&](const ChunkBlock &, Value row) {
+        Value sum = k.loadScalar(parts, {k.index(0), row});
+        for (int64_t part = 1; part < form.scoreWarpsN; ++part)
+          sum = k.add(sum, k.loadScalar(parts, {k.index(part), row}));
+        return sum;
+      };
+    }
     if (!form.stored) {
       scores.emplace(k, shape, form);
       product.make = [&](const ChunkBlock &block, Value queryFirst,
@@ -256,6 +344,8 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
             sums, queryFirst, keyFirst,
             blocks.ofRows(scores->product, lse, block, queryFirst, kNoToken));
         tile.store(k, scores->product, sums);
+        if (divides)
+          addToParts(k, *scores, parts, sums, keyFirst);
       };
     }
     product.emit(k, shape, form, blocks);

@@ -24,6 +24,17 @@
 //   forward    2 K + V                      (1 + n) K + V
 //   backward   3 K + 2 V                    (4 + n) K + 3 V
 //   bytes      written once, read n times   none
+//
+// dS = P (dP - delta), where delta is the mean of dP by the weights P, so that
+// a row of dS has the sum 0. dout * out is that mean but for the roundings of
+// `out` and P. In bf16 these are not small beside dS and, being the same for
+// all keys of a row, do not average out; so there dout * out is only the first
+// guess, and the sum r that it leaves in a row of dS is taken out: dS - P r.
+//
+//   stored      the tiles' kernel also writes the sums of their rows; a kernel
+//               then corrects the tiles of dS in the workspace
+//   recomputed  the kernel of dq sums dS k and P k side by side (K more) and r,
+//               gives dS k - r P k, and delta + r for the kernel of dk
 #pragma once
 #include "passes/Lowering/AttentionTiles.h"
 #include "passes/Lowering/Gpu/GpuTiles.h"
@@ -110,6 +121,12 @@ public:
   SmallVector<Value> ofRows(GpuProduct &product, Value tensor,
                             const ChunkBlock &block, Value first,
                             double missing) const;
+  /// i1: whether the call has a token at this position.
+  Value isOfCall(const ChunkBlock &block, Value position) const;
+  /// Stores a result's rows of this block, in the head's columns from inner() *
+  /// `columns` on.
+  void store(GpuProduct &product, ValueRange sums, const ChunkBlock &block,
+             Value out, int64_t width, int64_t columns) const;
   /// The number of the first workspace tile of a row of tiles.
   Value firstTile(const ChunkBlock &block, Value queryBlock) const;
 
@@ -138,6 +155,9 @@ public:
   /// Replaces scores by weights.
   void toWeights(SmallVectorImpl<Value> &sums, Value queryFirst, Value keyFirst,
                  ArrayRef<Value> lse);
+  /// What weights add to the sums of this thread's rows, as tiles hold them:
+  /// rounded.
+  void addToRows(ArrayRef<Value> weights, MutableArrayRef<Value> rowSums);
 
   GpuProduct product;
 
@@ -172,6 +192,8 @@ struct TileRowProduct {
   std::function<void(const ChunkBlock &, Value queryFirst, Value keyFirst,
                      const TileStore &)>
       make;
+  /// What a row of the result is divided by, if anything.
+  std::function<Value(const ChunkBlock &, Value row)> divisor;
 
   void emit(KernelBuilder &k, const AttentionShape &shape,
             const GpuAttentionForm &form, GpuAttentionBlocks &blocks) const;

@@ -202,15 +202,38 @@ SmallVector<Value> GpuAttentionBlocks::ofRows(GpuProduct &product, Value tensor,
   Value absent = k.constant(missing, k.b.getF32Type());
   for (int64_t i = 0; i < product.rowsHeld(); ++i) {
     Value at = k.add(first, product.row(i));
-    Value valid = arith::AndIOp::create(
-        k.b, k.less(at, block.end),
-        arith::CmpIOp::create(k.b, arith::CmpIPredicate::uge, at,
-                              block.cached));
+    Value valid = isOfCall(block, at);
     Value token = k.select(valid, k.add(block.origin, at), k.index(0));
     values.push_back(
         k.select(valid, k.loadScalar(tensor, {token, headValue}), absent));
   }
   return values;
+}
+
+Value GpuAttentionBlocks::isOfCall(const ChunkBlock &block,
+                                   Value position) const {
+  return arith::AndIOp::create(k.b, k.less(position, block.end),
+                               arith::CmpIOp::create(k.b,
+                                                     arith::CmpIPredicate::uge,
+                                                     position, block.cached));
+}
+
+void GpuAttentionBlocks::store(GpuProduct &product, ValueRange sums,
+                               const ChunkBlock &block, Value out,
+                               int64_t width, int64_t columns) const {
+  Value head = k.mul(headValue, k.index(width)),
+        columnFirst = k.mul(innerValue, k.index(columns));
+  Value columnEnd = width % columns ? k.add(head, k.index(width)) : Value();
+  product.visit(sums, [&](int64_t, Value row, Value column,
+                          MutableArrayRef<Value> values) {
+    Value at = k.add(block.first, row);
+    k.when(isOfCall(block, at), [&] {
+      storeNeighbours(
+          k, values, out,
+          {k.add(block.origin, at), k.add(head, k.add(columnFirst, column))},
+          width, columnEnd);
+    });
+  });
 }
 
 Value GpuAttentionBlocks::firstTile(const ChunkBlock &block,
@@ -283,6 +306,19 @@ void ScoreTiles::toWeights(SmallVectorImpl<Value> &sums, Value queryFirst,
             [&](int64_t i, Value score, Value seen) {
               return k.select(seen, k.exp(k.sub(score, lse[i])), zero);
             });
+}
+
+void ScoreTiles::addToRows(ArrayRef<Value> weights,
+                           MutableArrayRef<Value> rowSums) {
+  Type f32 = k.b.getF32Type(), element = tileElement(k, form.math);
+  product.visit(ValueRange(weights),
+                [&](int64_t i, Value, Value, MutableArrayRef<Value> values) {
+                  for (Value value : values) {
+                    if (element != f32)
+                      value = k.toFloat(k.toFloat(value, element), f32);
+                    rowSums[i] = k.add(rowSums[i], value);
+                  }
+                });
 }
 
 TileStore TileStore::of(KernelBuilder &k, const SharedTile &tile) {
@@ -384,22 +420,18 @@ void TileRowProduct::emit(KernelBuilder &k, const AttentionShape &shape,
                 });
           });
     }
-    Value head = k.mul(blocks.head(), k.index(width));
-    Value columnEnd = width % columns ? k.add(head, k.index(width)) : Value();
-    product.visit(sums, [&](int64_t, Value row, Value column,
-                            MutableArrayRef<Value> values) {
-      Value at = k.add(own.first, row);
-      Value isOwn = arith::AndIOp::create(
-          k.b, k.less(at, own.end),
-          arith::CmpIOp::create(k.b, arith::CmpIPredicate::uge, at,
-                                own.cached));
-      k.when(isOwn, [&] {
-        storeNeighbours(
-            k, values, out,
-            {k.add(own.origin, at), k.add(head, k.add(columnFirst, column))},
-            width, columnEnd);
-      });
-    });
+    if (divisor) {
+      SmallVector<Value> factors;
+      for (int64_t i = 0; i < product.rowsHeld(); ++i)
+        factors.push_back(k.div(k.constant(1.0, k.b.getF32Type()),
+                                divisor(own, product.row(i))));
+      product.visit(
+          sums, [&](int64_t i, Value, Value, MutableArrayRef<Value> values) {
+            for (Value &value : values)
+              value = k.mul(value, factors[i]);
+          });
+    }
+    blocks.store(product, sums, own, out, width, columns);
   });
 }
 
