@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs, by name from Debian 12, and builds into build/ (tools in build/bin/). A second run takes seconds.
+#
+#   scripts/setup.sh [--tests]     --tests: also what only tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,6 +12,8 @@ packages=(
   libflatbuffers-dev flatbuffers-compiler libdnnl-dev libgtest-dev nlohmann-json3-dev libcli11-dev
   python3 python3-numpy openmpi-bin libopenmpi-dev
 )
+# A browser looks at the pages that inspect writes.
+[[ ${1:-} == --tests ]] && packages+=(chromium python3-pil)
 
 installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true)
 missing=()

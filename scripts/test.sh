@@ -58,7 +58,7 @@ fresh_docs() {
   scripts/dialect-docs.sh "$logs/dialect.md" && diff docs/dialect.md "$logs/dialect.md"
 }
 
-scripts/setup.sh || { echo "0 passed, 1 failed"; exit 1; }
+scripts/setup.sh --tests || { echo "0 passed, 1 failed"; exit 1; }
 mkdir -p "$logs"
 export OMP_NUM_THREADS=1
 tools=(--opt build/bin/megalodon-opt --run build/bin/megalodon-run)
@@ -67,6 +67,7 @@ suite format scripts/format.sh --check
 suite lint scripts/lint.sh --changed
 suite docs fresh_docs
 suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
+suite page "$python" test/runtime/page_test.py "${tools[@]}"
 suite runtime ctest --test-dir build -j "$(nproc)" --output-on-failure
 suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py

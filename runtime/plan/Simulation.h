@@ -20,8 +20,9 @@ struct Link {
 };
 
 struct Machine {
-  double flopsPerSecond, bytesPerSecond; ///< of one rank
-  Link links[4];                         ///< by axis
+  double flopsPerSecond = 1e14, bytesPerSecond = 1.5e12; ///< of one rank
+  /// By axis: tp within a machine, the others between machines.
+  Link links[4] = {{10e-6, 25e9}, {10e-6, 25e9}, {10e-6, 25e9}, {3e-6, 200e9}};
 };
 
 /// Seconds that a rank stood still for messages of one name.

@@ -6,6 +6,7 @@
 #include "runtime/plan/Traffic.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/InspectCode.h"
+#include "tools/megalodon-run/InspectHtml.h"
 #include "tools/megalodon-run/PipelineChart.h"
 #include "tools/megalodon-run/Text.h"
 #include <CLI/CLI.hpp>
@@ -21,7 +22,7 @@ using Json = nlohmann::ordered_json;
 using plan::Role;
 
 struct InspectOptions {
-  std::string plan, objectFile, imageFolder, scheduleFile;
+  std::string plan, objectFile, imageFolder, scheduleFile, pageFile;
   bool json = false, commands = false, schedule = false;
 };
 
@@ -499,6 +500,9 @@ void addInspect(CLI::App &app) {
       app.add_subcommand("inspect", "prints what a plan contains");
   command->add_option("plan", options->plan, "plan file")->required();
   command->add_flag("--json", options->json, "print JSON");
+  command->add_option("--html", options->pageFile,
+                      "write a page with layer graph, memory plan, schedule "
+                      "and tables into this file");
   command->add_flag("--commands", options->commands,
                     "print each function's commands too");
   command->add_option("--save-object", options->objectFile,
@@ -519,11 +523,13 @@ void addInspect(CLI::App &app) {
       saveImages(*plan, options->imageFolder);
     if (!options->scheduleFile.empty())
       writeText(options->scheduleFile, drawSchedulesAsSvg(*plan));
+    if (!options->pageFile.empty())
+      writeText(options->pageFile, inspectPage(*plan, inspectJson(*plan)));
     if (options->schedule)
       std::cout << drawSchedulesAsText(*plan);
     else if (options->json)
       std::cout << inspectJson(*plan).dump(2) << '\n';
-    else
+    else if (options->pageFile.empty())
       inspectText(*plan, options->commands);
   });
 }

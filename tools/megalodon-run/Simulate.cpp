@@ -19,7 +19,8 @@ using Json = nlohmann::ordered_json;
 struct SimulateOptions {
   std::string plan, function, traceFile;
   std::vector<std::string> links;
-  double gigaflops = 100000, gigabytes = 1500;
+  double gigaflops = plan::Machine().flopsPerSecond / 1e9,
+         gigabytes = plan::Machine().bytesPerSecond / 1e9;
   bool json = false;
 };
 
@@ -44,11 +45,9 @@ void readLink(const std::string &text, plan::Machine &machine) {
 }
 
 plan::Machine machineOf(const SimulateOptions &options) {
-  // tp within a machine, the others between machines.
-  plan::Machine machine{
-      options.gigaflops * 1e9,
-      options.gigabytes * 1e9,
-      {{10e-6, 25e9}, {10e-6, 25e9}, {10e-6, 25e9}, {3e-6, 200e9}}};
+  plan::Machine machine;
+  machine.flopsPerSecond = options.gigaflops * 1e9;
+  machine.bytesPerSecond = options.gigabytes * 1e9;
   for (const auto &[name, value] :
        {std::pair<const char *, double>{"--gflops", options.gigaflops},
         {"--gbytes", options.gigabytes}})
