@@ -98,7 +98,7 @@ struct Session::Impl {
   Coordinates place;
   std::vector<std::unique_ptr<Communicator>> communicators;
   std::unique_ptr<Device> device;
-  Storage shared;
+  std::shared_ptr<Storage> shared;
   Block arena; ///< of all functions: only one runs at a time
   std::deque<std::optional<Bound>> bound;
   bool poison;
@@ -108,13 +108,16 @@ struct Session::Impl {
   std::vector<std::vector<double>> seconds;
 
   Impl(std::shared_ptr<const plan::LoadedPlan> loaded, SessionOptions options,
-       World *given)
+       World *given, std::shared_ptr<Storage> weights = nullptr)
       : ownWorld(given ? nullptr : singleWorld()),
         world(given ? *given : *ownWorld),
         plan(agreed(std::move(loaded), world)),
         place(plan->mesh.coordinates(world.rank())),
         device(openDevice(plan, options, world)),
-        shared(*device, *plan, sharedVariables(), "parameters and moments"),
+        shared(weights ? std::move(weights)
+                       : std::make_shared<Storage>(*device, *plan,
+                                                   sharedVariables(),
+                                                   "parameters and moments")),
         bound(plan->functions.size()), poison(options.poison) {
     uint64_t most = 0;
     for (const Function &function : plan->functions)
@@ -157,6 +160,16 @@ struct Session::Impl {
       return left < right;
     });
     return members;
+  }
+
+  /// The parameters, for another session.
+  std::shared_ptr<Storage> shareable() const {
+    if (!device->isHost() || world.size() != 1)
+      throw Error(str(plan->path,
+                      ": expected sessions that share parameters to be of one "
+                      "rank on the cpu, got ",
+                      world.size(), " ranks on ", device->name()));
+    return shared;
   }
 
   const Program &programOf(const Function &function) const {
@@ -264,7 +277,7 @@ struct Session::Impl {
   }
 
   const Storage &storageOf(const Bound &of, uint32_t variable) const {
-    return isShared(plan->variables[variable]) ? shared : of.own;
+    return isShared(plan->variables[variable]) ? *shared : of.own;
   }
   std::byte *address(const Bound &of, uint32_t variable) const {
     return storageOf(of, variable).address(variable);
@@ -366,7 +379,7 @@ struct Session::Impl {
     std::vector<TensorView> list;
     for (uint32_t i = 0; i < plan->variables.size(); ++i)
       if (plan->variables[i].role == role && isHeld(i))
-        list.push_back(wholeView(shared, i));
+        list.push_back(wholeView(*shared, i));
     return list;
   }
 
@@ -524,6 +537,9 @@ Session::Session(std::shared_ptr<const plan::LoadedPlan> plan,
 Session::Session(std::shared_ptr<const plan::LoadedPlan> plan,
                  SessionOptions options, World &world)
     : impl(std::make_unique<Impl>(std::move(plan), options, &world)) {}
+Session::Session(const Session &other, SessionOptions options)
+    : impl(std::make_unique<Impl>(other.impl->plan, options, nullptr,
+                                  other.impl->shareable())) {}
 Session::~Session() = default;
 Session::Session(Session &&) noexcept = default;
 
@@ -538,7 +554,7 @@ plan::RankMemory Session::memory() const {
   plan::RankMemory memory;
   memory.arena = impl->arena.bytes();
   memory.staging = impl->device->stagingBytes();
-  impl->shared.addTo(memory, *impl->plan);
+  impl->shared->addTo(memory, *impl->plan);
   for (const std::optional<Bound> &bound : impl->bound)
     if (bound)
       bound->own.addTo(memory, *impl->plan);

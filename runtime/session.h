@@ -75,6 +75,11 @@ public:
   /// has another number of ranks, or when a rank holds another plan.
   Session(std::shared_ptr<const plan::LoadedPlan> plan, SessionOptions options,
           World &world);
+  /// A session of one rank that uses the parameters and moments of another one
+  /// as its own; everything else, the device included, is its own. Both may
+  /// run at the same time as long as neither changes them. Throws Error where
+  /// the parameters are not in the host's memory.
+  Session(const Session &other, SessionOptions options);
   ~Session();
   Session(Session &&) noexcept;
 

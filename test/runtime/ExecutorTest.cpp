@@ -198,13 +198,16 @@ TEST(Executor, ProfilesEachCommand) {
   EXPECT_EQ(session.commandSeconds()[0].size(), 5u);
 }
 
-extern "C" int useCInterface(const char *plan);
+extern "C" int useCInterface(const char *plan, const char *state,
+                             int oneSession);
 
 TEST(CInterface, RunsAPlan) {
   const std::string path = temporaryPath("plan");
   const std::vector<uint8_t> bytes = buildPlan();
   writeText(path, {reinterpret_cast<const char *>(bytes.data()), bytes.size()});
-  EXPECT_EQ(useCInterface(path.c_str()), 0) << "line of CInterfaceTest.c";
+  EXPECT_EQ(
+      useCInterface(path.c_str(), temporaryPath("state").c_str(), onCuda()), 0)
+      << "line of CInterfaceTest.c";
 }
 
 TEST(OneDnn, AllTranspositionsMatchTheNaiveProduct) {
