@@ -27,19 +27,6 @@ constexpr TypeEntry typeTable[] = {
 // The longest header the format allows; a larger number means damage.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
-float widenHalf(uint16_t bits) {
-  const uint32_t exponent = (bits >> 10) & 31, mantissa = bits & 1023;
-  float magnitude;
-  if (exponent == 0)
-    magnitude = std::ldexp(float(mantissa), -24);
-  else if (exponent == 31)
-    magnitude = mantissa ? std::numeric_limits<float>::quiet_NaN()
-                         : std::numeric_limits<float>::infinity();
-  else
-    magnitude = std::ldexp(float(mantissa | 1024), int(exponent) - 25);
-  return bits & 0x8000 ? -magnitude : magnitude;
-}
-
 template <typename T> T loadAs(const std::byte *data, int64_t i) {
   T value;
   std::memcpy(&value, data + size_t(i) * sizeof(T), sizeof(T));
@@ -87,6 +74,19 @@ bool sameType(Type stored, ElementType wanted) {
 }
 
 } // namespace
+
+float widenHalf(uint16_t bits) {
+  const uint32_t exponent = (bits >> 10) & 31, mantissa = bits & 1023;
+  float magnitude;
+  if (exponent == 0)
+    magnitude = std::ldexp(float(mantissa), -24);
+  else if (exponent == 31)
+    magnitude = mantissa ? std::numeric_limits<float>::quiet_NaN()
+                         : std::numeric_limits<float>::infinity();
+  else
+    magnitude = std::ldexp(float(mantissa | 1024), int(exponent) - 25);
+  return bits & 0x8000 ? -magnitude : magnitude;
+}
 
 std::string shapeText(const std::vector<int64_t> &shape) {
   std::string text = "[";

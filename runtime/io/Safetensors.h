@@ -100,6 +100,9 @@ void writeSafetensors(const std::string &path,
                       const std::vector<TensorView> &tensors,
                       const std::map<std::string, std::string> &metadata = {});
 
+/// An F16 as the number it stands for.
+float widenHalf(uint16_t bits);
+
 /// "[2, 3]"
 std::string shapeText(const std::vector<int64_t> &shape);
 

@@ -12,6 +12,7 @@ void addDoctor(CLI::App &app);
 void addEval(CLI::App &app);
 void addGenerate(CLI::App &app);
 void addBench(CLI::App &app);
+void addConvert(CLI::App &app);
 void addInspect(CLI::App &app);
 void addInvoke(CLI::App &app);
 void addSimulate(CLI::App &app);

@@ -14,6 +14,7 @@ int main(int argc, char **argv) {
   megalodon::addInvoke(app);
   megalodon::addInspect(app);
   megalodon::addBench(app);
+  megalodon::addConvert(app);
   megalodon::addSimulate(app);
   megalodon::addDoctor(app);
   try {
