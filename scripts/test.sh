@@ -83,6 +83,9 @@ suite emulation "$python" test/emulation/check_emulation.py "${emulated[@]}"
 suite emulation-ops "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
 suite emulation-model "$python" test/numerics/model.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
 suite emulation-targets "$python" test/emulation/compare_targets.py --precision f32 --precision bf16
+suite emulation-cema-matrix "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --opt-arg=--cema=matrix --precision f32 \
+  --only '^cema/(tiles|chunks)'
+suite emulation-cema-accuracy "$python" test/numerics/cema_accuracy.py "${emulated[@]}" --opt-arg=--target=cuda --form matrix
 for form in stored recomputed; do
   suite "emulation-attention-$form" "$python" test/numerics/ops.py "${emulated[@]}" \
     --opt-arg=--target=cuda --opt-arg=--attention=$form --precision f32 --precision bf16 --only '^chunk_attention'

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Kernels for a GPU, emulated, give what the kernels for a CPU give: forward, score and grad of a model with widths as a GPU likes them and of
-one with widths it does not like. And their results are the same bytes for every order in which a block's threads run.
+"""Kernels for a GPU, emulated, give what the kernels for a CPU give: forward, score and grad of a model with widths as a GPU likes them, of
+one with widths it does not like, and of one whose CEMA is forced into matrix form. And their results are the same bytes for every order in which a block's threads run.
 
     test/emulation/compare_targets.py [--opt build/bin/megalodon-opt] [--emulated build/bin/megalodon-opt-emulated]
                                       [--run build/bin/megalodon-run] [--precision f32|bf16] [--only SUBSTRING] [-v]
@@ -23,9 +23,11 @@ from report import Report  # noqa: E402
 TOLERANCES = {"f32": (1e-5, 1e-5), "bf16": (3e-2, 1e-1)}
 SEEDS = (1, 2)
 
+# Sizes, batch, length, and options for the GPU.
 MODELS = {
     "even": (sizes(2, 128, 2, 64, 128, 192, 4, 32, 8, 64, swiglu=True), 2, 80),
     "odd": (sizes(1, 84, 3, 36, 60, 70, 3, 20, 7, 37, rescale_nffn=True, norm_affine=False), 3, 33),
+    "matrix": (sizes(1, 32, 1, 16, 32, 32, 16, 32, 4, 32), 1, 600, "--cema=matrix"),
 }
 
 
@@ -38,11 +40,12 @@ class Comparison:
         emulated.keep = args.keep and os.path.join(args.keep, "emulated")
         self.gpu = tools.Tools(emulated, precision)
 
-    def compare(self, name, fields, batch, length):
+    def compare(self, name, fields, batch, length, *options):
         fields = {"model_type": "megalodon", "init_mode": "he", **fields}
         entries = ",".join(f"{entry}:{batch}x{length}" for entry in ("forward", "score", "grad"))
         stem = f"{name}.{self.precision}"
-        cpu, gpu = (runner.compile_entries(stem, fields, entries) for runner in (self.cpu, self.gpu))
+        cpu = self.cpu.compile_entries(stem, fields, entries)
+        gpu = self.gpu.compile_entries(stem, fields, entries, *options)
         rng = np.random.default_rng(5)
         params = weights(cpu, lambda words: self.cpu.shell([self.cpu.args.run, *words]), rng)
         tokens = {key: rng.integers(0, fields["vocab_size"], (batch, length)).astype(np.int32) for key in ("tokens", "targets")}
@@ -71,10 +74,10 @@ def main():
     report = Report(args.verbose)
     for precision in args.precision or ["f32"]:
         comparison = Comparison(args, precision, report)
-        for name, (fields, batch, length) in MODELS.items():
+        for name, (fields, *rest) in MODELS.items():
             if args.only in name:
                 try:
-                    comparison.compare(name, fields, batch, length)
+                    comparison.compare(name, fields, *rest)
                 except tools.Failure as failure:
                     report.add(f"{name} {precision}", str(failure), None, False)
                     report.flush()

@@ -3,8 +3,8 @@
 
     test/numerics/cema_accuracy.py --opt build/bin/megalodon-opt-emulated --opt-arg=--target=cuda --form sequential --form matrix
 
-Prints the largest error of y and of the state after 4096 tokens, relative to the largest magnitude, and fails where it passes
-16 float32 roundings times the square root of the memory (in tokens, at most 4096).
+Prints the largest error of y, of the state after 4096 tokens and of every gradient, relative to the largest magnitude, and fails where it
+passes 16 float32 roundings times the square root of the memory (in tokens, at most 4096).
 """
 import argparse
 import sys
@@ -32,7 +32,31 @@ def case(exponent):
     inputs = {name: value if name in op.double else value.astype(np.float32).astype(np.float64) for name, value in inputs.items()}
     q, g = (inputs[name][..., 0] + 1j * inputs[name][..., 1] for name in ("q", "g"))
     y, h = ref.cema(inputs["x"], inputs["p"], q, g, inputs["omega"], inputs["h"])
-    return Case(f"1-|q| = 1e-{exponent}", op, {"block": 64}, inputs, {"y": y, "new_h": h})
+    cotangents = {"y": rng.normal(size=y.shape), "new_h": rng.normal(size=h.shape)}
+    cotangents = {name: value.astype(np.float32).astype(np.float64) for name, value in cotangents.items()}
+    wanted = gradients(inputs, q, g, cotangents["y"], cotangents["new_h"])
+    outputs = {"y": y, "new_h": h, **{"grad." + name: value for name, value in wanted.items()}}
+    return Case(f"1-|q| = 1e-{exponent}", op, {"block": 64}, inputs, outputs, cotangents, dict.fromkeys(wanted))
+
+
+def gradients(inputs, q, g, dy, dnew):
+    """cema_grad as its description says it, token by token in float64."""
+    x, p, h = inputs["x"][0], inputs["p"], inputs["h"][0, ..., 0] + 1j * inputs["h"][0, ..., 1]
+    states = [h]
+    for u in x:
+        states.append(q * states[-1] + p * u[:, None])
+    m = dnew[0, ..., 0] + 1j * dnew[0, ..., 1]
+    dx, dp, dq, dg = np.empty_like(x), np.zeros_like(p), np.zeros_like(q), np.zeros_like(q)
+    for t in reversed(range(LENGTH)):
+        cotangent, u = dy[0, t][:, None], x[t][:, None]
+        m = g.conj() * cotangent + m
+        dx[t] = (p * m.real).sum(1) + inputs["omega"][:, 0] * dy[0, t]
+        dp += u * m.real
+        dq += m * states[t].conj()
+        dg += cotangent * states[t + 1].conj()
+        m = q.conj() * m
+    pairs = {name: np.stack([value.real, value.imag], -1) for name, value in (("q", dq), ("g", dg), ("h", m[None]))}
+    return {"x": dx[None], "p": dp, "omega": (dy[0] * x).sum(0)[:, None], **pairs}
 
 
 def main():

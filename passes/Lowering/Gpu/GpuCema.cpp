@@ -1,6 +1,7 @@
 // Threads and segments of the GPU's CEMA kernels, and the list of their
 // lowerings.
 #include "passes/Lowering/Gpu/GpuCema.h"
+#include "passes/Lowering/RowKernel.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -53,6 +54,37 @@ GpuCemaForm mlir::megalodon::chooseGpuCemaForm(StringRef fixedForm,
     lanes *= 2;
   int64_t segment = segmentOf(lanes);
   return segment < length ? GpuCemaForm{lanes, segment} : GpuCemaForm{parts, 0};
+}
+
+/// Less work than this is bound by how many threads there are, not by
+/// multiply-adds.
+static constexpr int64_t kMatrixElements = int64_t(1) << 21;
+
+bool mlir::megalodon::usesGpuCemaMatrix(const LoweringOptions &options,
+                                        Value activation, Value p,
+                                        int64_t block) {
+  auto type = tensorOf(activation);
+  if (!hasGpuCemaMatrixForm(activation, p) ||
+      (block && !keepsGpuCemaStates(block)))
+    return false;
+  if (options.cema != "auto")
+    return options.cema == "matrix";
+  return type.getDimSize(1) >= 2 * gpuCemaChunk() &&
+         type.getNumElements() >= kMatrixElements;
+}
+
+int64_t mlir::megalodon::gpuCemaMatrixSegment(RankedTensorType activation) {
+  // Only where whole rows give less than a workgroup of eight channels for
+  // every processor.
+  int64_t length = activation.getDimSize(1),
+          workgroups = activation.getDimSize(0) * activation.getDimSize(2) / 8;
+  if (4 * workgroups >= 3 * kProcessors)
+    return 0;
+  int64_t segment = llvm::alignTo(
+      llvm::divideCeilSigned(length,
+                             llvm::divideCeilSigned(kProcessors, workgroups)),
+      gpuCemaChunk());
+  return segment < length ? segment : 0;
 }
 
 //===-- Threads

@@ -132,15 +132,36 @@ Value buildGpuSegmentCarry(PatternRewriter &rewriter,
 /// Length of a call's segment, which only for the last is not `segment`.
 Value segmentLength(KernelBuilder &k, Value index, int64_t segment);
 
-/// The matrix form (GpuCemaMatrix.cpp): whether it takes this op, the tokens of
-/// which its segments are a multiple, and the kernel, whose results are those
-/// of the op that are used.
-bool hasGpuCemaMatrixForm(CemaOp op);
+/// The matrix form: whether an op takes it, by the cost rule or by the option
+/// --cema; `block` is the distance of the states that it keeps or reads (0:
+/// none). The tokens of which its segments are a multiple, and those of a
+/// segment (0: whole rows).
+bool usesGpuCemaMatrix(const LoweringOptions &options, Value activation,
+                       Value p, int64_t block);
+bool hasGpuCemaMatrixForm(Value activation, Value p);
+bool keepsGpuCemaStates(int64_t block);
 int64_t gpuCemaChunk();
+int64_t gpuCemaMatrixSegment(RankedTensorType activation);
+
+/// The forward kernel, whose results are those of the op that are used
+/// (GpuCemaMatrix.cpp).
 SmallVector<Value> buildGpuCemaMatrix(PatternRewriter &rewriter,
                                       const LoweringOptions &options, CemaOp op,
                                       int64_t segment, Value segmentStates,
                                       double bytes);
+/// The same kernel backwards: dx, dstate, and the cotangents behind every chunk
+/// [ceil(L / chunk), B, N, 2, D].
+SmallVector<Value> buildGpuCemaGradMatrix(PatternRewriter &rewriter,
+                                          const LoweringOptions &options,
+                                          CemaGradOp op, int64_t segment,
+                                          Value segmentStates);
+/// From these the partial sums of dp, dq, dg and domega, one a segment and row:
+/// [ceil(L / segment) * B, gpuCemaPartialRows(N), D], domega last
+/// (GpuCemaCorrelations.cpp).
+Value buildGpuCemaCorrelations(PatternRewriter &rewriter,
+                               const LoweringOptions &options, CemaGradOp op,
+                               int64_t segment, Value chunkCotangents);
+int64_t gpuCemaPartialRows(int64_t states);
 
 void populateGpuCemaForwardLowering(RewritePatternSet &patterns,
                                     const LoweringOptions &options);

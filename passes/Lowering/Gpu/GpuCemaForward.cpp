@@ -191,11 +191,13 @@ struct GpuCemaLowering : OpRewritePattern<CemaOp> {
     const bool saves = !op.getBlockStates().use_empty();
     const int64_t unit =
         saves ? static_cast<int64_t>(op.getBlock()) : kGpuCemaTokens;
-    const bool matrix = usesMatrixForm(op);
+    const bool matrix =
+        usesGpuCemaMatrix(options, op.getX(), op.getP(),
+                          saves ? static_cast<int64_t>(op.getBlock()) : 0);
     GpuCemaForm form = chooseGpuCemaForm(options.cema, batch, length, channels,
                                          states, /*perThread=*/8, unit);
     if (matrix)
-      form.segment = matrixSegment(batch, length, channels);
+      form.segment = gpuCemaMatrixSegment(type);
     Value starts;
     if (form.segment) {
       starts = buildGpuSegmentEnds(rewriter, options, op, op.getX(), op.getQ(),
@@ -235,34 +237,6 @@ struct GpuCemaLowering : OpRewritePattern<CemaOp> {
     }
     return k.finish(grid, /*flops=*/12.0 * type.getNumElements() * states,
                     bytes);
-  }
-
-  /// Tensor cores where there are tokens to fill their tiles and channels to
-  /// fill the GPU. Short calls and those of few channels are bound by how many
-  /// threads there are, not by multiply-adds.
-  bool usesMatrixForm(CemaOp op) const {
-    auto type = tensorOf(op.getX());
-    if (!hasGpuCemaMatrixForm(op))
-      return false;
-    if (options.cema != "auto")
-      return options.cema == "matrix";
-    return type.getDimSize(1) >= 2 * gpuCemaChunk() &&
-           type.getNumElements() >= kMatrixElements;
-  }
-  static constexpr int64_t kMatrixElements = int64_t(1) << 21;
-
-  /// Segments only where whole rows give less than a workgroup of eight
-  /// channels for every processor.
-  static int64_t matrixSegment(int64_t batch, int64_t length,
-                               int64_t channels) {
-    int64_t workgroups = batch * channels / 8, wanted = 132;
-    if (4 * workgroups >= 3 * wanted)
-      return 0;
-    int64_t segment =
-        llvm::alignTo(llvm::divideCeilSigned(
-                          length, llvm::divideCeilSigned(wanted, workgroups)),
-                      gpuCemaChunk());
-    return segment < length ? segment : 0;
   }
 
   const LoweringOptions &options;

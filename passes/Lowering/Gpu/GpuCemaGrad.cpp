@@ -19,9 +19,6 @@ namespace {
 /// The sums of one state: dp, dq and dg.
 enum Sum { kDP, kDQRe, kDQIm, kDGRe, kDGIm, kSums };
 
-/// Partial sums are [segments * B, N * kSums + 1, D], domega last.
-int64_t partialRows(int64_t states) { return states * kSums + 1; }
-
 class GradientKernel {
 public:
   GradientKernel(KernelBuilder &k, GpuCemaThreads &threads, CemaGradOp op,
@@ -228,7 +225,7 @@ private:
 
   void storePartials(Value index) {
     threads.whenOwned([&] {
-      Value base = k.mul(index, k.index(partialRows(threads.states)));
+      Value base = k.mul(index, k.index(gpuCemaPartialRows(threads.states)));
       auto store = [&](int64_t from, Value to) {
         Value at = k.add(k.mul(k.add(base, to), k.index(threads.channels)),
                          threads.channel);
@@ -241,7 +238,7 @@ private:
       });
       // Every part has the same domega.
       auto storeOmega = [&] {
-        store(sumCount() - 1, k.index(partialRows(threads.states) - 1));
+        store(sumCount() - 1, k.index(gpuCemaPartialRows(threads.states) - 1));
       };
       if (threads.part)
         k.when(k.less(threads.part, k.index(1)), storeOmega);
@@ -303,7 +300,7 @@ SmallVector<Value> addPartials(PatternRewriter &rewriter,
     return k.loop(zero, rows, 1, sums, [&](Value row, ValueRange before) {
       SmallVector<Value> after;
       for (int64_t i = 0; i < count; ++i) {
-        Value line = k.add(k.mul(row, k.index(partialRows(states))),
+        Value line = k.add(k.mul(row, k.index(gpuCemaPartialRows(states))),
                            k.add(from, k.index(i)));
         Value at = k.add(k.mul(line, k.index(channels)), channel);
         after.push_back(k.add(before[i], k.loadScalar(partial, {at})));
@@ -338,6 +335,39 @@ struct GpuCemaGradLowering : OpRewritePattern<CemaGradOp> {
 
   LogicalResult matchAndRewrite(CemaGradOp op,
                                 PatternRewriter &rewriter) const override {
+    Partials result =
+        usesGpuCemaMatrix(options, op.getX(), op.getP(), op.getBlock())
+            ? buildMatrix(rewriter, op)
+            : buildScan(rewriter, op);
+    SmallVector<Value> sums =
+        addPartials(rewriter, options, op, result.sums, result.segment);
+    rewriter.replaceOp(
+        op, {result.dx, sums[0], sums[1], sums[2], sums[3], result.dstate});
+    return success();
+  }
+
+private:
+  /// What is there before the sums of segments (0: whole rows) and rows are
+  /// added.
+  struct Partials {
+    Value dx, dstate, sums;
+    int64_t segment;
+  };
+
+  Value buildStarts(PatternRewriter &rewriter, CemaGradOp op,
+                    GpuCemaForm form) const {
+    if (!form.segment)
+      return {};
+    Value ends = buildGpuSegmentEnds(rewriter, options, op, op.getDy(),
+                                     op.getQ(), op.getG(), form.parts,
+                                     form.segment, /*reverse=*/true,
+                                     /*all=*/false);
+    return buildGpuSegmentCarry(rewriter, options, op, ends, op.getQ(),
+                                op.getDnewState(), form.segment,
+                                /*reverse=*/true);
+  }
+
+  Partials buildScan(PatternRewriter &rewriter, CemaGradOp op) const {
     auto type = tensorOf(op.getX());
     int64_t batch = type.getDimSize(0), length = type.getDimSize(1),
             channels = type.getDimSize(2),
@@ -345,21 +375,12 @@ struct GpuCemaGradLowering : OpRewritePattern<CemaGradOp> {
     GpuCemaForm form =
         chooseGpuCemaForm(options.cema, batch, length, channels, states,
                           /*perThread=*/4, /*unit=*/op.getBlock());
-    Value starts;
-    if (form.segment) {
-      starts = buildGpuSegmentEnds(rewriter, options, op, op.getDy(), op.getQ(),
-                                   op.getG(), form.parts, form.segment,
-                                   /*reverse=*/true,
-                                   /*all=*/false);
-      starts = buildGpuSegmentCarry(rewriter, options, op, starts, op.getQ(),
-                                    op.getDnewState(), form.segment,
-                                    /*reverse=*/true);
-    }
+    Value starts = buildStarts(rewriter, op, form);
     int64_t segments =
         form.segment ? llvm::divideCeilSigned(length, form.segment) : 1;
-    auto partialType =
-        RankedTensorType::get({segments * batch, partialRows(states), channels},
-                              rewriter.getF64Type());
+    auto partialType = RankedTensorType::get(
+        {segments * batch, gpuCemaPartialRows(states), channels},
+        rewriter.getF64Type());
     GpuCemaThreads threads(channels, states, form.parts);
     KernelBuilder k(rewriter, options, op,
                     form.segment ? "cema_grad_segment" : "cema_grad",
@@ -375,17 +396,47 @@ struct GpuCemaGradLowering : OpRewritePattern<CemaGradOp> {
                    40.0 * channels * states + bytesOf(partialType);
     SmallVector<Value> results =
         k.finish(grid, /*flops=*/42.0 * type.getNumElements() * states, bytes);
-    SmallVector<Value> sums =
-        addPartials(rewriter, options, op, results[2], form.segment);
-    rewriter.replaceOp(
-        op, {results[0], sums[0], sums[1], sums[2], sums[3], results[1]});
-    return success();
+    return {results[0], results[1], results[2], form.segment};
+  }
+
+  Partials buildMatrix(PatternRewriter &rewriter, CemaGradOp op) const {
+    auto type = tensorOf(op.getX());
+    int64_t batch = type.getDimSize(0), length = type.getDimSize(1),
+            channels = type.getDimSize(2);
+    GpuCemaForm form = chooseGpuCemaForm(options.cema, batch, length, channels,
+                                         tensorOf(op.getP()).getDimSize(1),
+                                         /*perThread=*/4, gpuCemaChunk());
+    form.segment = gpuCemaMatrixSegment(type);
+    Value starts = buildStarts(rewriter, op, form);
+    SmallVector<Value> results =
+        buildGpuCemaGradMatrix(rewriter, options, op, form.segment, starts);
+    int64_t segment = correlationSegment(batch, length, channels);
+    Value sums =
+        buildGpuCemaCorrelations(rewriter, options, op, segment, results[2]);
+    return {results[0], results[1], sums, segment};
+  }
+
+  /// All chunks are independent. A workgroup has at most as many as f32 sums
+  /// should have (128 blocks), and fewer where that gives less than two
+  /// workgroups a processor, down to where the end of a segment, which costs
+  /// about a chunk, would show.
+  static int64_t correlationSegment(int64_t batch, int64_t length,
+                                    int64_t channels) {
+    constexpr int64_t kWanted = 264, kLongest = 4096, kShortest = 1024;
+    int64_t parts = llvm::divideCeilSigned(kWanted, batch * channels / 8);
+    int64_t segment =
+        llvm::alignTo(llvm::divideCeilSigned(length, parts), gpuCemaChunk());
+    return std::clamp(segment, kShortest, kLongest);
   }
 
   const LoweringOptions &options;
 };
 
 } // namespace
+
+int64_t mlir::megalodon::gpuCemaPartialRows(int64_t states) {
+  return states * kSums + 1;
+}
 
 void mlir::megalodon::populateGpuCemaGradLowering(
     RewritePatternSet &patterns, const LoweringOptions &options) {

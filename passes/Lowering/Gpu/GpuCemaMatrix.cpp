@@ -16,155 +16,159 @@
 // take eight neighbouring channels; x and y pass through shared memory, which
 // turns them from [tokens, channels] into [channel, tokens].
 //
-// Numbers are sums of bf16 terms, as in GpuTiles.h; bf16 activations are one
-// term. Coefficients are powers formed in f64 and rounded once to f32 before
-// they are split.
-#include "passes/Lowering/Gpu/GpuCema.h"
-#include "passes/Lowering/Gpu/GpuTiles.h"
-#include "passes/Lowering/RowKernel.h"
+// Backwards in time it is the same sum with other coefficients: dx of dy and
+// the cotangents M behind the blocks, where conj(q) has q's place,
+//   F_b = sum over j of conj(g q^(j+1)) dy_j,   M_b = conj(q)^32 M_{b+1} + F_b
+//   dx_j = sum over i >= j of K_{i-j} dy_i + Re(sum of p conj(q)^(31-j) M)
+// so megalodon.cema_grad has dx from this kernel too, which then puts tokens
+// into shared memory last first. The states of chunks that it keeps are where
+// the gradients of the coefficients start (GpuCemaCorrelations.cpp).
+#include "passes/Lowering/Gpu/GpuCemaBlocks.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
 
 namespace {
 
-/// Tokens of a block, and blocks that a warp handles at a time.
-constexpr int64_t kBlock = 32, kBlocks = 16, kTokens = kBlock * kBlocks;
-/// Channels of a workgroup, each with a warp.
-constexpr int64_t kChannels = 8, kThreads = kChannels * kWarpThreads;
-/// Numbers between blocks and between channels in shared memory, so that the
-/// lanes of a warp meet different banks in both views.
-constexpr int64_t kBlockPitch = kBlock + 4,
-                  kChannelPitch = kBlocks * kBlockPitch + 4;
-/// Channels that a thread moves at once, and times it does so for all tokens.
-constexpr int64_t kPiece = 4,
-                  kPieces = kTokens * kChannels / (kPiece * kThreads);
+/// One direction of time, by the tensors that it reads.
+struct Flow {
+  bool reverse;
+  Value activation, p, q, g, omega;
+  Value state;         ///< that it starts from; null for 0
+  Value segmentStates; ///< of all segments, where there are some
+  Type resultType, newStateType;
+  int64_t kept; ///< tokens between the states that it keeps (0: none)
+  Type keptType;
+};
 
-class MatrixKernel {
+class MatrixKernel : CemaBlockKernel {
 public:
-  MatrixKernel(KernelBuilder &k, CemaOp op, int64_t segment,
-               Value segmentStates)
-      : k(k), channels(tensorOf(op.getP()).getDimSize(0)),
-        states(tensorOf(op.getP()).getDimSize(1)), tiles(states / 4),
-        block(op.getBlockStates().use_empty()
-                  ? 0
-                  : static_cast<int64_t>(op.getBlock())),
-        segment(segment), f32(k.b.getF32Type()), f64(k.b.getF64Type()) {
-    const bool narrow = tensorOf(op.getX()).getElementType().isBF16();
-    terms = narrow ? 2 : 3;
-    inputTerms = narrow ? 1 : 3;
-    x = k.read(op.getX(), View::Rows);
-    p = k.read(op.getP());
-    q = k.read(op.getQ());
-    g = k.read(op.getG());
-    omega = k.read(op.getOmega(), View::Flat);
+  MatrixKernel(KernelBuilder &k, const Flow &flow, int64_t segment)
+      : CemaBlockKernel(k, flow.activation, flow.p, segment),
+        reverse(flow.reverse), tailed(flow.reverse && flow.state),
+        tiles(states / 4), block(flow.kept) {
+    x = k.read(flow.activation, View::Rows);
+    p = k.read(flow.p);
+    q = k.read(flow.q);
+    g = k.read(flow.g);
+    omega = k.read(flow.omega, View::Flat);
     if (segment)
-      starts = k.read(segmentStates, View::Flat);
-    y = k.write(op.getResult().getType(), View::Rows);
-    newState =
-        segment ? k.write(op.getNewState().getType()) : k.update(op.getState());
+      starts = k.read(flow.segmentStates, View::Flat);
+    // A row's states are read before they are written, so one buffer does.
+    const bool tied = !segment && !reverse;
+    if (!segment && reverse && flow.state)
+      state = k.read(flow.state);
+    y = k.write(flow.resultType, View::Rows);
+    newState = tied ? k.update(flow.state) : k.write(flow.newStateType);
+    if (tied)
+      state = newState;
     if (block)
-      blockStates = k.write(op.getBlockStates().getType(), View::Flat);
-    xs = k.scratch({kChannels * kChannelPitch}, f32);
-    ys = k.scratch({kChannels * kChannelPitch}, f32);
+      blockStates = k.write(flow.keptType, View::Flat);
+    xs = chunkScratch();
+    ys = chunkScratch();
     impulse = k.scratch({kChannels, kBlock + 1}, f32);
     powers = k.scratch({kChannels, 4 * tiles, 8}, f32);
-    finals = k.scratch({kChannels, 2 * states}, f32);
-    if (block)
+    if (!reverse)
+      finals = k.scratch({kChannels, 2 * states}, f32);
+    if (tailed) {
+      tail = k.scratch({kChannels, 2 * states}, f32);
+      tailOutputs = k.scratch({kChannels, kBlock}, f32);
+    }
+    if (block && !reverse)
       kept = k.scratch({kChannels * keptPitch()}, f32);
   }
 
   void build() {
-    Value zero = k.index(0), groups = k.index(channels / kChannels),
-          pair = k.div(k.workgroup(), groups), length = k.length();
-    firstChannel = k.mul(k.rem(k.workgroup(), groups), k.index(kChannels));
-    channel = k.add(firstChannel, k.warp());
-    group = k.div(k.lane(), k.index(4));
-    member = k.rem(k.lane(), k.index(4));
-    row = segment ? k.rem(pair, k.batch()) : pair;
-    rowToken = k.mul(row, length);
-    first = zero;
-    end = length;
-    Value index = zero;
-    if (segment) {
-      index = k.div(pair, k.batch());
-      first = k.mul(index, k.index(segment));
-      end = k.add(first, segmentLength(k, index, segment));
-    }
+    begin();
     prepareInputs();
     prepareOutputs();
+    if (tailed)
+      prepareTail();
     k.barrier();
     prepareImpulse();
 
-    SmallVector<Value> carried =
-        loadStates(k.add(k.mul(index, k.batch()), row));
+    SmallVector<Value> carried = loadStates();
     const size_t stateCount = carried.size();
-    llvm::append_range(carried, loadTokens(first));
-    k.loop(first, end, kTokens, carried, [&](Value from, ValueRange before) {
-      storeShared(before.drop_front(stateCount));
-      k.barrier();
-      SmallVector<Value> coming = loadTokens(k.add(from, k.index(kTokens)));
-      SmallVector<Value> after = run(from, before.take_front(stateCount));
-      k.barrier();
-      storeOutputs(from);
-      llvm::append_range(after, coming);
-      return after;
-    });
+    Value chunks = k.ceilDiv(k.sub(end, first), kChunk);
+    auto chunkAt = [&](Value number) {
+      if (reverse)
+        number = k.sub(k.sub(chunks, k.index(1)), number);
+      return k.add(first, k.mul(number, k.index(kChunk)));
+    };
+    llvm::append_range(carried, loadTokens(x, chunkAt(k.index(0))));
+    carried = k.loop(
+        k.index(0), chunks, 1, carried, [&](Value number, ValueRange before) {
+          Value from = chunkAt(number);
+          storeShared(before.drop_front(stateCount), xs, reverse);
+          k.barrier();
+          // After the last chunk something that is not used.
+          Value next = reverse ? k.select(k.less(first, from),
+                                          k.sub(from, k.index(kChunk)), from)
+                               : k.add(from, k.index(kChunk));
+          SmallVector<Value> coming = loadTokens(x, next);
+          SmallVector<Value> after = run(from, before.take_front(stateCount));
+          k.barrier();
+          if (tailed)
+            addTail(from);
+          storeTokens(ys, y, from, reverse);
+          if (block && !reverse)
+            storeBlockStates(from);
+          llvm::append_range(after, coming);
+          return after;
+        });
 
-    // The last tokens that are no whole block, from the state before them.
-    auto finish = [&] { storeFinalStates(); };
-    if (segment)
-      k.when(k.less(k.sub(length, k.index(1)), end), finish);
-    else
+    auto finish = [&] {
+      if (reverse)
+        storeStates(ValueRange(carried).take_front(stateCount));
+      else
+        storeFinalStates();
+    };
+    if (!segment)
       finish();
+    else if (reverse)
+      k.when(k.less(segmentIndex, k.index(1)), finish);
+    else
+      k.when(k.less(k.sub(k.length(), k.index(1)), end), finish);
   }
 
 private:
-  using Registers = SmallVector<Value>; ///< one a term
-  using Operand = SmallVector<Value>;   ///< registers of one term
-
   //===-- Coefficients
   //---------------------------------------------------------------------------------------------------===//
 
-  Complex load(Value from, Value state) {
-    auto [re, im] = loadPair(k, from, {channel, state, k.index(0)});
-    return {re, im};
+  /// q, or in reverse its conjugate.
+  Complex loadFactor(Value state) {
+    Complex q1 = load(q, state);
+    return reverse ? conjugate(q1) : q1;
   }
-  Complex choose(Value condition, Complex a, Complex b) {
-    return {k.select(condition, a.re, b.re), k.select(condition, a.im, b.im)};
+  /// What the last input of a block is weighted with in its state: p, or in
+  /// reverse conj(g q), of which `factor` is conj(q).
+  Complex inputWeight(Value state, Complex factor) {
+    if (reverse)
+      return multiply(k, conjugate(load(g, state)), factor);
+    return {k.loadScalar(p, {channel, state}), k.constant(0, f64)};
   }
-  Complex scale(Complex a, Value by) {
-    return {k.mul(a.re, by), k.mul(a.im, by)};
-  }
-  Complex rounded(Complex a) {
-    return {k.toFloat(a.re, f32), k.toFloat(a.im, f32)};
-  }
-  Value isSet(Value number, int64_t bit) {
-    Value masked = arith::AndIOp::create(k.b, number, k.index(bit));
-    return k.less(k.index(0), masked);
-  }
-  Registers split(Value a, Value b, int64_t count) {
-    Value pair = vector::FromElementsOp::create(
-        k.b, VectorType::get({2}, f32),
-        ValueRange{k.toFloat(a, f32), k.toFloat(b, f32)});
-    return splitTerms(k, pair, count);
+  /// What the state before a block is weighted with in its first output: g q,
+  /// or in reverse p.
+  Complex outputWeight(Value state, Complex factor) {
+    if (!reverse)
+      return multiply(k, load(g, state), factor);
+    return {k.loadScalar(p, {channel, state}), k.constant(0, f64)};
   }
 
-  /// p q^(31-j) as right operands [tokens, (state, part)]: of tile i a lane has
-  /// the column of state 4 i + group / 2, part group % 2, and tokens 2 member,
-  /// 2 member + 1 of every eight.
+  /// Weights q^(31-j) as right operands [tokens, (state, part)]: of tile i a
+  /// lane has the column of state 4 i + group / 2, part group % 2, and tokens 2
+  /// member, 2 member + 1 of every eight.
   void prepareInputs() {
     Value part = isSet(group, 1), half = k.div(group, k.index(2));
     for (int64_t i = 0; i < tiles; ++i) {
       Value state = k.add(k.index(4 * i), half);
-      Complex q1 = load(q, state), q2 = multiply(k, q1, q1),
+      Complex q1 = loadFactor(state), q2 = multiply(k, q1, q1),
               q4 = multiply(k, q2, q2), q8 = multiply(k, q4, q4);
       // q^(6 - 2 member)
       Complex one = {k.constant(1, f64), k.constant(0, f64)};
       Complex low = choose(isSet(member, 1), one, q2),
               high = choose(isSet(member, 2), one, q4);
-      Complex u0 = scale(multiply(k, low, high),
-                         k.loadScalar(p, {channel, state})),
+      Complex u0 = multiply(k, multiply(k, low, high), inputWeight(state, q1)),
               u1 = multiply(k, u0, q1);
       inputs.emplace_back();
       for (int64_t m = 0; m < kBlock / 8; ++m) {
@@ -178,19 +182,19 @@ private:
     }
   }
 
-  /// g q^(j+1) as right operands [(state, part), tokens]: a lane has token 8 m
-  /// + group and states 4 i + member. Also the impulse response, and powers of
-  /// q^32 for the scan over blocks.
+  /// Weights q^j as right operands [(state, part), tokens]: a lane has token 8
+  /// m + group and states 4 i + member. Also the impulse response, and powers
+  /// of q^32 for the scan over blocks.
   void prepareOutputs() {
     Value sums[1 + kBlock / 8];
     for (Value &sum : sums)
       sum = k.constant(0, f64);
     for (int64_t i = 0; i < tiles; ++i) {
       Value state = k.add(k.index(4 * i), member);
-      Complex q1 = load(q, state), gain = load(g, state);
-      Value weight = k.loadScalar(p, {channel, state});
-      sums[0] = k.fma(gain.re, weight, sums[0]);
-      Complex power = multiply(k, q1, gain), square = q1;
+      Complex q1 = loadFactor(state), weight = inputWeight(state, q1);
+      sums[0] = k.fma(k.loadScalar(g, {channel, state, k.index(0)}),
+                      k.loadScalar(p, {channel, state}), sums[0]);
+      Complex power = outputWeight(state, q1), square = q1;
       for (int64_t bit : {1, 2, 4}) {
         power = choose(isSet(group, bit), multiply(k, power, square), power);
         square = multiply(k, square, square);
@@ -200,11 +204,11 @@ private:
       for (int64_t m = 0; m < kBlock / 8; ++m) {
         if (m)
           power = multiply(k, power, square);
-        sums[1 + m] = k.fma(power.re, weight, sums[1 + m]);
+        sums[1 + m] = k.add(sums[1 + m], multiply(k, power, weight).re);
         outputs.back().push_back(
             split(power.re, arith::NegFOp::create(k.b, power.im), terms));
       }
-      Complex q16 = multiply(k, square, square), q32 = multiply(k, q16, q16);
+      Complex q32 = blockPower(square);
       // Every group of lanes has the same.
       k.when(k.less(group, k.index(1)), [&] {
         Complex power = q32;
@@ -246,123 +250,21 @@ private:
     }
   }
 
-  //===-- Activations
-  //----------------------------------------------------------------------------------------------------===//
-
-  /// The token in a chunk and the first channel of this thread's piece.
-  std::pair<Value, Value> piece(int64_t i) {
-    Value number = k.add(k.thread(), k.index(i * kThreads));
-    constexpr int64_t perToken = kChannels / kPiece;
-    return {k.div(number, k.index(perToken)),
-            k.mul(k.rem(number, k.index(perToken)), k.index(kPiece))};
-  }
-  Value sharedIndex(Value inChannel, Value token) {
-    Value inBlock = k.rem(token, k.index(kBlock)),
-          blockIndex = k.div(token, k.index(kBlock));
-    return k.add(k.mul(inChannel, k.index(kChannelPitch)),
-                 k.add(k.mul(blockIndex, k.index(kBlockPitch)), inBlock));
-  }
-  llvm::MaybeAlign alignmentOf(Type element) {
-    return llvm::MaybeAlign(kPiece * element.getIntOrFloatBitWidth() / 8);
-  }
-
-  /// This thread's pieces of the chunk that starts at `from`, f32; tokens past
-  /// the end are 0.
-  SmallVector<Value> loadTokens(Value from) {
-    Type element = cast<MemRefType>(x.getType()).getElementType();
-    SmallVector<Value> result;
-    for (int64_t i = 0; i < kPieces; ++i) {
-      auto [token, inChannel] = piece(i);
-      Value at = k.add(from, token), inside = k.less(at, end);
-      at = k.min(at, k.sub(end, k.index(1)));
-      Value values = vector::LoadOp::create(
-          k.b, VectorType::get({kPiece}, element), x,
-          ValueRange{k.add(rowToken, at), k.add(firstChannel, inChannel)},
-          /*nontemporal=*/false, alignmentOf(element));
-      values = k.toFloat(values, f32);
-      Value zero = k.constant(0, VectorType::get({kPiece}, f32));
-      result.push_back(k.select(inside, values, zero));
-    }
-    return result;
-  }
-  void storeShared(ValueRange pieces) {
-    for (int64_t i = 0; i < kPieces; ++i) {
-      auto [token, inChannel] = piece(i);
-      for (int64_t j = 0; j < kPiece; ++j)
-        k.storeScalar(vector::ExtractOp::create(k.b, pieces[i], j), xs,
-                      {sharedIndex(k.add(inChannel, k.index(j)), token)});
-    }
-  }
-  void storeOutputs(Value from) {
-    Type element = cast<MemRefType>(y.getType()).getElementType();
-    for (int64_t i = 0; i < kPieces; ++i) {
-      auto [token, inChannel] = piece(i);
-      Value at = k.add(from, token), in = inChannel, inChunk = token;
-      k.when(k.less(at, end), [&] {
-        SmallVector<Value> values;
-        for (int64_t j = 0; j < kPiece; ++j)
-          values.push_back(
-              k.loadScalar(ys, {sharedIndex(k.add(in, k.index(j)), inChunk)}));
-        Value vector = vector::FromElementsOp::create(
-            k.b, VectorType::get({kPiece}, f32), values);
-        vector::StoreOp::create(
-            k.b, k.toFloat(vector, element), y,
-            ValueRange{k.add(rowToken, at), k.add(firstChannel, in)},
-            /*nontemporal=*/false, alignmentOf(element));
-      });
-    }
-    if (block)
-      storeBlockStates(from);
-  }
-
   //===-- One chunk
   //------------------------------------------------------------------------------------------------------===//
-
-  /// sums += left right, from the smallest products of terms to the largest.
-  /// Products below the last term's error are left out.
-  void multiplyTerms(ArrayRef<Operand> left, ArrayRef<Operand> right,
-                     MutableArrayRef<Value> sums) {
-    for (int64_t order = terms - 1; order >= 0; --order)
-      for (int64_t i = order; i >= 0; --i)
-        if (i < int64_t(left.size()))
-          multiplyFragments(k, left[i], right[order - i], sums);
-  }
-  /// The operand of each term, of registers with all terms.
-  SmallVector<Operand> byTerm(ArrayRef<Registers> registers) {
-    SmallVector<Operand> result(registers.front().size());
-    for (const Registers &each : registers)
-      for (auto [term, value] : llvm::enumerate(each))
-        result[term].push_back(value);
-    return result;
-  }
-  SmallVector<Value> zeros() {
-    return SmallVector<Value>(4, k.constant(0, f32));
-  }
-
-  Value sharedPair(Value inBlock, int64_t token) {
-    Value at = k.add(k.add(k.mul(k.warp(), k.index(kChannelPitch)),
-                           k.mul(inBlock, k.index(kBlockPitch))),
-                     k.add(k.mul(member, k.index(2)), k.index(token)));
-    return at;
-  }
 
   /// The chunk that starts at `from`, given the states before it; returns those
   /// after it. Rows of the left operands are blocks: row `group` is block 2
   /// group, row group + 8 the block after it.
   SmallVector<Value> run(Value from, ValueRange before) {
-    Value even = k.mul(group, k.index(2)), odd = k.add(even, k.index(1));
+    if (reverse)
+      keepChunkStates(from, before);
     SmallVector<SmallVector<Operand>> left;
     for (int64_t step = 0; step < kBlock / 16; ++step) {
       SmallVector<Registers> registers;
       for (int64_t half : {0, 8})
-        for (Value inBlock : {even, odd})
-          registers.push_back(
-              splitTerms(k,
-                         vector::LoadOp::create(
-                             k.b, VectorType::get({2}, f32), xs,
-                             ValueRange{sharedPair(inBlock, 16 * step + half)},
-                             /*nontemporal=*/false, llvm::MaybeAlign(8)),
-                         inputTerms));
+        for (int64_t odd : {0, 1})
+          registers.push_back(loadTerms(xs, odd, 16 * step + half));
       left.push_back(byTerm(registers));
     }
 
@@ -375,14 +277,17 @@ private:
         multiplyTerms(
             left[step],
             byTerm({inputs[i][3 - 2 * step], inputs[i][2 - 2 * step]}), ends);
+      if (tailed)
+        putTail(from, i, ends);
       Complex start = {before[2 * i], before[2 * i + 1]}, last;
       h.push_back(
           scanBlocks(i, {ends[0], ends[1]}, {ends[2], ends[3]}, start, last));
-      keepFinals(from, i, h.back(), last);
+      if (!reverse)
+        keepFinals(from, i, h.back(), last);
       Complex next = fromLane(last, k.add(k.index(28), member));
       after.append({next.re, next.im});
     }
-    if (block)
+    if (block && !reverse)
       keepBlockStates(h);
 
     SmallVector<SmallVector<Operand>> stateOperands;
@@ -406,13 +311,9 @@ private:
                               distance ? diagonals[distance - 1] : above}),
                       sums);
       }
-      for (auto [i, inBlock] : {std::pair(0, even), {2, odd}}) {
-        Value pair = vector::FromElementsOp::create(
-            k.b, VectorType::get({2}, f32), ValueRange{sums[i], sums[i + 1]});
-        vector::StoreOp::create(k.b, pair, ys,
-                                ValueRange{sharedPair(inBlock, 8 * m)},
-                                /*nontemporal=*/false, llvm::MaybeAlign(8));
-      }
+      for (int64_t odd : {0, 1})
+        storePair(k, sums[2 * odd], sums[2 * odd + 1], ys,
+                  {pairIndex(odd, 8 * m)});
     }
     return after;
   }
@@ -420,10 +321,6 @@ private:
   Value zeroRegister() {
     return arith::ConstantOp::create(k.b, k.b.getI32IntegerAttr(0));
   }
-  Complex fromLane(Complex value, Value lane) {
-    return {k.shuffleFrom(value.re, lane), k.shuffleFrom(value.im, lane)};
-  }
-
   /// The states before the lane's two blocks, of state 4 i + member; `last` is
   /// the state after both.
   std::pair<Complex, Complex> scanBlocks(int64_t i, Complex even, Complex odd,
@@ -457,31 +354,39 @@ private:
   //---------------------------------------------------------------------------------------------------------===//
 
   /// States 4 i + member of the warp's channel.
-  SmallVector<Value> loadStates(Value index) {
+  SmallVector<Value> loadStates() {
     SmallVector<Value> result;
     for (int64_t i = 0; i < tiles; ++i) {
-      Value state = k.add(k.index(4 * i), member);
-      if (!segment) {
-        auto [re, im] =
-            loadPair(k, newState, {row, channel, state, k.index(0)});
-        result.append({re, im});
-        continue;
-      }
-      for (int64_t half : {0, 1})
-        result.push_back(
-            k.loadScalar(starts, {innerOffset(index, state, half, channel)}));
+      Complex h = loadStart(channel, k.add(k.index(4 * i), member));
+      // Behind the tail, which has it already, nothing comes.
+      if (tailed)
+        h = choose(endsInBlock(), {k.constant(0, f32), k.constant(0, f32)}, h);
+      result.append({h.re, h.im});
     }
     return result;
   }
-  /// Of [M, N, 2, D] seen flat.
-  Value innerOffset(Value index, Value state, int64_t half, Value ofChannel) {
-    Value pair = k.add(k.mul(index, k.index(states)), state);
-    return k.add(
-        k.mul(k.add(k.mul(pair, k.index(2)), k.index(half)), k.index(channels)),
-        ofChannel);
+  /// A state that the segment starts from.
+  Complex loadStart(Value ofChannel, Value ofState) {
+    if (segment) {
+      Value index = k.add(k.mul(segmentIndex, k.batch()), row);
+      return {
+          k.loadScalar(starts, {innerOffset(index, ofState, 0, ofChannel)}),
+          k.loadScalar(starts, {innerOffset(index, ofState, 1, ofChannel)})};
+    }
+    if (!state)
+      return {k.constant(0, f32), k.constant(0, f32)};
+    auto [re, im] = loadPair(k, state, {row, ofChannel, ofState, k.index(0)});
+    return {re, im};
+  }
+  void storeStates(ValueRange values) {
+    k.when(k.less(group, k.index(1)), [&] {
+      for (int64_t i = 0; i < tiles; ++i)
+        storePair(k, values[2 * i], values[2 * i + 1], newState,
+                  {row, channel, k.add(k.index(4 * i), member), k.index(0)});
+    });
   }
 
-  int64_t keptPerChunk() const { return kTokens / block; }
+  int64_t keptPerChunk() const { return kChunk / block; }
   int64_t keptPitch() const { return keptPerChunk() * (2 * states + 8) + 4; }
 
   /// Puts the states before blocks of `block` tokens where all warps' can be
@@ -530,7 +435,7 @@ private:
   void keepFinals(Value from, int64_t i, std::pair<Complex, Complex> h,
                   Complex last) {
     Value left = k.sub(end, from);
-    k.when(k.less(left, k.index(kTokens + 1)), [&] {
+    k.when(k.less(left, k.index(kChunk + 1)), [&] {
       Value whole = k.div(left, k.index(kBlock)),
             mine = k.sub(whole, k.mul(group, k.index(2)));
       Value at = k.mul(k.add(k.index(4 * i), member), k.index(2));
@@ -577,47 +482,212 @@ private:
     });
   }
 
-  KernelBuilder &k;
-  int64_t channels, states;
+  //===-- Backwards
+  //-------------------------------------------------------------------------------------------------------===//
+
+  /// Where the segment ends inside a chunk, a cotangent behind it does not
+  /// belong behind the chunk's last block. It is carried through the tokens
+  /// that are no whole block one by one (the tail), and what comes out is what
+  /// the block in which the segment ends leaves behind.
+  Value endsInBlock() {
+    return k.less(k.index(0), k.rem(end, k.index(kChunk)));
+  }
+  /// The block of the chunk at `from` in which the segment ends, or kBlocks.
+  Value lastBlock(Value from) {
+    return k.min(k.div(k.sub(end, from), k.index(kBlock)), k.index(kBlocks));
+  }
+
+  void prepareTail() {
+    Value rest = k.rem(end, k.index(kBlock)), last = k.sub(end, k.index(1)),
+          zero = k.constant(0, f32);
+    auto weights = [&](Value ofChannel, Value ofState) {
+      auto [qRe, qIm] = loadPair(k, q, {ofChannel, ofState, k.index(0)});
+      auto [gRe, gIm] = loadPair(k, g, {ofChannel, ofState, k.index(0)});
+      return std::pair(rounded(conjugate({qRe, qIm})),
+                       rounded(conjugate({gRe, gIm})));
+    };
+    k.loop(k.thread(), k.index(kChannels * states), kThreads, [&](Value pair) {
+      Value inChannel = k.div(pair, k.index(states)),
+            ofState = k.rem(pair, k.index(states)),
+            here = k.add(firstChannel, inChannel);
+      auto [factor, gain] = weights(here, ofState);
+      Complex m = loadStart(here, ofState), by = factor, input = gain;
+      SmallVector<Value> values = {m.re, m.im};
+      values = k.loop(
+          k.index(0), rest, 1, values,
+          [&](Value i, ValueRange before) -> SmallVector<Value> {
+            Value dy = k.toFloat(
+                k.loadScalar(x, {k.add(rowToken, k.sub(last, i)), here}), f32);
+            Complex l = {k.fma(input.re, dy, before[0]),
+                         k.fma(input.im, dy, before[1])},
+                    next = advance(k, by, l, {});
+            return {next.re, next.im};
+          });
+      Value at = k.mul(ofState, k.index(2));
+      k.storeScalar(values[0], tail, {inChannel, at});
+      k.storeScalar(values[1], tail, {inChannel, k.add(at, k.index(1))});
+    });
+    // What the cotangent behind the segment adds to dx of lane's token.
+    k.when(k.less(k.lane(), rest), [&] {
+      Value steps = k.sub(k.sub(rest, k.index(1)), k.lane());
+      Value sum = k.loop(
+          k.index(0), k.index(states), 1, zero,
+          [&](Value ofState, ValueRange before) -> SmallVector<Value> {
+            Complex by = weights(channel, ofState).first,
+                    m = loadStart(channel, ofState);
+            SmallVector<Value> values = {m.re, m.im};
+            values =
+                k.loop(k.index(0), steps, 1, values,
+                       [&](Value, ValueRange current) -> SmallVector<Value> {
+                         Complex next =
+                             advance(k, by, {current[0], current[1]}, {});
+                         return {next.re, next.im};
+                       });
+            Value weight = k.toFloat(k.loadScalar(p, {channel, ofState}), f32);
+            return {k.fma(weight, values[0], before[0])};
+          })[0];
+      k.storeScalar(sum, tailOutputs, {k.warp(), k.lane()});
+    });
+  }
+  Complex loadTail(int64_t i) {
+    Value at = k.mul(k.add(k.index(4 * i), member), k.index(2));
+    return {k.loadScalar(tail, {k.warp(), at}),
+            k.loadScalar(tail, {k.warp(), k.add(at, k.index(1))})};
+  }
+  /// The tail in place of what the block leaves behind in which the segment
+  /// ends; mirrored, blocks are counted from the last.
+  void putTail(Value from, int64_t i, MutableArrayRef<Value> ends) {
+    Value even = k.mul(group, k.index(2)), odd = k.add(even, k.index(1));
+    Value here = k.sub(k.index(kBlocks - 1), lastBlock(from));
+    Complex behind = loadTail(i);
+    for (auto [at, number] : {std::pair(0, even), {2, odd}}) {
+      Complex value =
+          choose(equal(number, here), behind, {ends[at], ends[at + 1]});
+      ends[at] = value.re;
+      ends[at + 1] = value.im;
+    }
+  }
+  void addTail(Value from) {
+    Value rest = k.rem(end, k.index(kBlock)), lane = k.lane();
+    Value isLast = k.less(lastBlock(from), k.index(kBlocks));
+    k.when(isLast, [&] {
+      k.when(k.less(lane, rest), [&] {
+        Value token = k.add(k.sub(k.sub(end, rest), from), lane);
+        Value at = sharedIndex(k.warp(), k.sub(k.index(kChunk - 1), token));
+        Value sum = k.add(k.loadScalar(ys, {at}),
+                          k.loadScalar(tailOutputs, {k.warp(), lane}));
+        k.storeScalar(sum, ys, {at});
+      });
+      k.barrier();
+    });
+  }
+
+  /// Keeps the cotangents behind the chunk, or the tail's.
+  void keepChunkStates(Value from, ValueRange before) {
+    Value index = k.add(k.mul(k.div(from, k.index(kChunk)), k.batch()), row);
+    k.when(k.less(group, k.index(1)), [&] {
+      for (int64_t i = 0; i < tiles; ++i) {
+        Complex m = {before[2 * i], before[2 * i + 1]};
+        if (tailed)
+          m = choose(k.less(lastBlock(from), k.index(kBlocks)), loadTail(i), m);
+        Value ofState = k.add(k.index(4 * i), member);
+        k.storeScalar(m.re, blockStates,
+                      {innerOffset(index, ofState, 0, channel)});
+        k.storeScalar(m.im, blockStates,
+                      {innerOffset(index, ofState, 1, channel)});
+      }
+    });
+  }
+
+  bool reverse, tailed;
   int64_t tiles; ///< of eight (state, part)
-  /// Tokens between saved states (0: they are not wanted) and tokens of a
-  /// segment (0: whole rows).
-  int64_t block, segment;
-  int64_t terms, inputTerms;
-  Type f32, f64;
-  Value x, p, q, g, omega, starts, y, newState, blockStates;
-  Value xs, ys, impulse, powers, finals, kept;
-  Value firstChannel, channel, group, member, row, rowToken, first, end;
+  int64_t block; ///< tokens between saved states (0: they are not wanted)
+  Value x, p, q, g, omega, starts, state, y, newState, blockStates;
+  Value xs, ys, impulse, powers, finals, kept, tail, tailOutputs;
   SmallVector<SmallVector<Registers>> inputs, outputs; // [tile][eight tokens]
   SmallVector<Registers> diagonals;
 };
 
 } // namespace
 
-int64_t mlir::megalodon::gpuCemaChunk() { return kTokens; }
+int64_t mlir::megalodon::gpuCemaChunk() { return CemaBlockKernel::kChunk; }
 
-bool mlir::megalodon::hasGpuCemaMatrixForm(CemaOp op) {
-  int64_t channels = tensorOf(op.getP()).getDimSize(0),
-          states = tensorOf(op.getP()).getDimSize(1), block = op.getBlock();
-  return channels % kChannels == 0 && (states == 8 || states == 16) &&
-         (op.getBlockStates().use_empty() ||
-          (block % (2 * kBlock) == 0 && kTokens % block == 0));
+bool mlir::megalodon::hasGpuCemaMatrixForm(Value activation, Value p) {
+  int64_t states = tensorOf(p).getDimSize(1);
+  return tensorOf(p).getDimSize(0) % CemaBlockKernel::kChannels == 0 &&
+         (states == 8 || states == 16);
 }
 
-SmallVector<Value> mlir::megalodon::buildGpuCemaMatrix(
-    PatternRewriter &rewriter, const LoweringOptions &options, CemaOp op,
-    int64_t segment, Value segmentStates, double bytes) {
-  auto type = tensorOf(op.getX());
+bool mlir::megalodon::keepsGpuCemaStates(int64_t block) {
+  return block % (2 * CemaBlockKernel::kBlock) == 0 &&
+         CemaBlockKernel::kChunk % block == 0;
+}
+
+static SmallVector<Value> buildMatrix(PatternRewriter &rewriter,
+                                      const LoweringOptions &options,
+                                      Operation *op, StringRef name,
+                                      const Flow &flow, int64_t segment,
+                                      double bytes) {
+  auto type = tensorOf(flow.activation);
   int64_t channels = type.getDimSize(2),
-          states = tensorOf(op.getP()).getDimSize(1);
-  KernelBuilder k(rewriter, options, op,
-                  segment ? "cema_matrix_segment" : "cema_matrix", kThreads);
-  MatrixKernel(k, op, segment, segmentStates).build();
-  Grid grid = {.factor = channels / kChannels, .outer = plan::Outer::Batch};
+          states = tensorOf(flow.p).getDimSize(1);
+  KernelBuilder k(rewriter, options, op, name, CemaBlockKernel::kThreads);
+  MatrixKernel(k, flow, segment).build();
+  Grid grid = {.factor = channels / CemaBlockKernel::kChannels,
+               .outer = plan::Outer::Batch};
   if (segment) {
     grid.inner = plan::Inner::Length;
     grid.divisor = segment;
   }
   // As many as the scan's: what the model asks for, not what this form does.
   return k.finish(grid, /*flops=*/12.0 * type.getNumElements() * states, bytes);
+}
+
+SmallVector<Value> mlir::megalodon::buildGpuCemaMatrix(
+    PatternRewriter &rewriter, const LoweringOptions &options, CemaOp op,
+    int64_t segment, Value segmentStates, double bytes) {
+  const bool saves = !op.getBlockStates().use_empty();
+  Flow flow = {.reverse = false,
+               .activation = op.getX(),
+               .p = op.getP(),
+               .q = op.getQ(),
+               .g = op.getG(),
+               .omega = op.getOmega(),
+               .state = op.getState(),
+               .segmentStates = segmentStates,
+               .resultType = op.getResult().getType(),
+               .newStateType = op.getNewState().getType(),
+               .kept = saves ? static_cast<int64_t>(op.getBlock()) : 0,
+               .keptType = op.getBlockStates().getType()};
+  return buildMatrix(rewriter, options, op,
+                     segment ? "cema_matrix_segment" : "cema_matrix", flow,
+                     segment, bytes);
+}
+
+SmallVector<Value> mlir::megalodon::buildGpuCemaGradMatrix(
+    PatternRewriter &rewriter, const LoweringOptions &options, CemaGradOp op,
+    int64_t segment, Value segmentStates) {
+  auto type = tensorOf(op.getDy());
+  int64_t states = tensorOf(op.getP()).getDimSize(1);
+  auto keptType = RankedTensorType::get(
+      {llvm::divideCeilSigned(type.getDimSize(1), CemaBlockKernel::kChunk),
+       type.getDimSize(0), states, 2, type.getDimSize(2)},
+      rewriter.getF32Type());
+  Flow flow = {.reverse = true,
+               .activation = op.getDy(),
+               .p = op.getP(),
+               .q = op.getQ(),
+               .g = op.getG(),
+               .omega = op.getOmega(),
+               .state = op.getDnewState(),
+               .segmentStates = segmentStates,
+               .resultType = op.getDx().getType(),
+               .newStateType = op.getDstate().getType(),
+               .kept = CemaBlockKernel::kChunk,
+               .keptType = keptType};
+  double bytes = 2 * bytesOf(type) + 2 * bytesOf(op.getDstate().getType()) +
+                 40.0 * type.getDimSize(2) * states + bytesOf(keptType);
+  return buildMatrix(rewriter, options, op,
+                     segment ? "cema_grad_matrix_segment" : "cema_grad_matrix",
+                     flow, segment, bytes);
 }

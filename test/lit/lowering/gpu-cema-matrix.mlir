@@ -40,12 +40,40 @@ func.func @odd(%x: tensor<1x2048x1030xf32>, %p: tensor<1030x16xf64>, %q: tensor<
   return %y : tensor<1x2048x1030xf32>
 }
 
+// Backwards the same kernel gives dx and the cotangents behind every chunk; from these, all chunks at once, come the sums over blocks.
+// CHECK-LABEL: func.func @backward
+// CHECK: %[[D:.*]]:3 = plan.dispatch @kernels::@cema_grad_matrix grid<128 * batch * one by 1>
+// CHECK: %[[P:.*]] = plan.dispatch @kernels::@cema_grad_correlations grid<128 * batch * length by 1024>({{.*}}, %[[D]]#2)
+// CHECK: plan.dispatch @kernels::@cema_grad_sums grid<{{[0-9]+}} * one * one by 1>(%[[P]])
+// AUTO-LABEL: func.func @backward
+// AUTO: plan.dispatch @kernels::@cema_grad_correlations
+func.func @backward(%dy: tensor<1x2048x1024xf32>, %x: tensor<1x2048x1024xf32>, %p: tensor<1024x16xf64>, %q: tensor<1024x16x2xf64>, %g: tensor<1024x16x2xf64>, %omega: tensor<1024x1xf32>,
+                    %blocks: tensor<32x1x1024x16x2xf32>) -> (tensor<1x2048x1024xf32>, tensor<1024x16xf64>, tensor<1024x16x2xf64>, tensor<1024x16x2xf64>, tensor<1024x1xf32>, tensor<1x1024x16x2xf32>) {
+  %dx, %dp, %dq, %dg, %domega, %dstate = megalodon.cema_grad %dy, %x, %p, %q, %g, %omega states(%blocks) {block = 64 : i64}
+      : (tensor<1x2048x1024xf32>, tensor<1x2048x1024xf32>, tensor<1024x16xf64>, tensor<1024x16x2xf64>, tensor<1024x16x2xf64>, tensor<1024x1xf32>, tensor<32x1x1024x16x2xf32>)
+      -> (tensor<1x2048x1024xf32>, tensor<1024x16xf64>, tensor<1024x16x2xf64>, tensor<1024x16x2xf64>, tensor<1024x1xf32>, tensor<1x1024x16x2xf32>)
+  return %dx, %dp, %dq, %dg, %domega, %dstate : tensor<1x2048x1024xf32>, tensor<1024x16xf64>, tensor<1024x16x2xf64>, tensor<1024x16x2xf64>, tensor<1024x1xf32>, tensor<1x1024x16x2xf32>
+}
+
 // A chunk of 16 blocks: what they leave behind, 4 x 2 products of 16 x 16 x 8; outputs, 4 x 2 from the states and 6 below the diagonal;
 // six times each, of three bf16 terms.
 // CHECK: func.func @cema_matrix_segment({{.*}}plan.threads = 256
 // CHECK: gpu.barrier
 // CHECK: scf.for
 // CHECK: gpu.barrier
+// CHECK-COUNT-48: nvvm.mma.sync
+// CHECK-COUNT-84: nvvm.mma.sync
+// CHECK-NOT: nvvm.mma.sync
+// CHECK: gpu.barrier
+// CHECK: scf.yield
+
+// A chunk: what blocks leave behind, forwards and backwards, 2 x 2 x 2 products each; 2 x 4 of h and dy before those of dy; 4 x 2 of m and x,
+// and six of dy and x.
+// CHECK: func.func @cema_grad_correlations({{.*}}plan.threads = 256
+// CHECK: scf.for
+// CHECK: gpu.barrier
+// CHECK-COUNT-48: nvvm.mma.sync
+// CHECK-COUNT-48: nvvm.mma.sync
 // CHECK-COUNT-48: nvvm.mma.sync
 // CHECK-COUNT-84: nvvm.mma.sync
 // CHECK-NOT: nvvm.mma.sync
