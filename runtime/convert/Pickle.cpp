@@ -23,6 +23,8 @@ constexpr StorageClass storageClasses[] = {
     {"ShortStorage", Type::I16},  {"ByteStorage", Type::U8},
     {"CharStorage", Type::I8},    {"BoolStorage", Type::Bool}};
 
+constexpr size_t kKeyBytes = 64;
+
 /// A value of the pickle's machine. Values refer to each other by number and
 /// never own each other, so nothing here recurses, however deep a pickle nests.
 struct Value {
@@ -235,6 +237,10 @@ void Machine::persistentId() {
   storage.text = expect(id.items[2], Value::Text, "a storage's key").text;
   storage.number =
       expect(id.items[4], Value::Integer, "a storage's size").number;
+  // The pickle may name it once and mean it often, each time with a copy.
+  if (storage.text.size() > kKeyBytes)
+    throw wrong("a storage's key: expected at most ", kKeyBytes, " bytes, got ",
+                storage.text.size());
   if (storage.number < 0)
     throw wrong("a storage's size: expected at least 0, got ", storage.number);
   push(std::move(storage));
@@ -290,24 +296,10 @@ void Machine::reduce() {
     stack.push_back(arguments[0]);
     return;
   }
-  if (callee == Value::OrderedDict) {
-    Value dict;
-    dict.kind = Value::Dict;
-    if (arguments.size() > 1)
-      throw wrong("OrderedDict: expected at most one argument, got ",
-                  arguments.size());
-    for (uint32_t list : arguments)
-      for (uint32_t pair : expect(list, Value::List, "OrderedDict").items) {
-        // Pairs are tuples, or lists in old pickles.
-        if (values[pair].items.size() != 2)
-          throw wrong("OrderedDict: expected pairs, got ",
-                      kindName(values[pair].kind));
-        dict.items.insert(dict.items.end(), values[pair].items.begin(),
-                          values[pair].items.end());
-      }
-    return push(std::move(dict));
-  }
-  throw wrong("refused to call ", kindName(callee));
+  if (callee == Value::OrderedDict && arguments.empty())
+    return pushKind(Value::Dict);
+  throw wrong("refused to call ", kindName(callee), " with ", arguments.size(),
+              " arguments");
 }
 
 void Machine::step(uint8_t opcode) {
@@ -444,8 +436,8 @@ void putTuple(std::string &out, const std::vector<int64_t> &numbers) {
 
 std::vector<PickledTensor> readPickle(const std::string &path,
                                       const std::byte *data, size_t bytes) {
-  // Values take some hundred bytes each: this bounds them.
-  constexpr size_t kMost = size_t(64) << 20;
+  // A byte can make a value of some hundred bytes. A tensor takes about 300.
+  constexpr size_t kMost = size_t(8) << 20;
   if (bytes > kMost)
     throw Error(str(path, ": the pickle: expected at most ", kMost,
                     " bytes, got ", bytes));

@@ -80,6 +80,7 @@ TensorSet readTorch(const std::string &path, const std::byte *data,
 
   TensorSet set{path, {}, {}};
   std::set<std::string> verified;
+  uint64_t gathered = 0; // bytes that were copied out of views
   for (const PickledTensor &view :
        readPickle(path, pickle.data, pickle.bytes)) {
     auto wrong = [&](const auto &...pieces) {
@@ -107,6 +108,11 @@ TensorSet readTorch(const std::string &path, const std::byte *data,
                                 : storage.data};
       set.tensors[view.name] = std::move(tensor);
     } else {
+      // Views may overlap, so that they could ask for more than the file holds.
+      gathered += uint64_t(Box::whole(view.shape).elements()) * width;
+      if (gathered > bytes)
+        throw wrong("expected views of at most ", bytes,
+                    " bytes, as many as the file has, got ", gathered);
       set.tensors[view.name] =
           makeTensor(view.name, view.type, view.shape, [&](std::byte *to) {
             gather(view, storage.data, width, to);

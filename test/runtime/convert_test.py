@@ -253,6 +253,9 @@ class Checks:
         self.refused("a tensor beyond its storage", "reaches outside its storage of 4 elements", "long.pth", *config)
         write_pth(self.path("huge.pth"), pickled({"embed.weight": ("FloatStorage", "0", 2**30, 0, [2**30], [1])}), {"0": bytes(16)})
         self.refused("a storage that the archive lacks", "huge.pth: tensor 'embed.weight': expected 1073741824 elements", "huge.pth", *config)
+        names = {f"{i}": ("FloatStorage", "0", 64, 0, [8, 8], [1, 8]) for i in range(30)}
+        write_pth(self.path("overlapping.pth"), pickled(names), {"0": bytes(256)})
+        self.refused("copies of more than the file", "expected views of at most", "overlapping.pth", *config)
         write_pth(self.path("packed.pth"), pickled({}), {}, zipfile.ZIP_DEFLATED)
         self.refused("a compressed archive", "entry 'model/data.pkl' is compressed", "packed.pth", *config)
         broken("cut.pth", data[:-30])
