@@ -336,6 +336,30 @@ struct Session::Impl {
     return call;
   }
 
+  /// Where all keys are kept there is an end to what a sequence may hold. All
+  /// layers have counted the same, so the first one's count is enough.
+  void checkContext(const Bound &of, const Function &f, CallShape call) const {
+    if (plan->context == 0)
+      return;
+    for (uint32_t index : f.inputs) {
+      const Variable &variable = plan->variables[index];
+      if (variable.role != Role::State || variable.type != ElementType::I64 ||
+          !isHeld(index))
+        continue;
+      const TensorView counts = view(of, index, call);
+      const auto *seen = reinterpret_cast<const int64_t *>(counts.read());
+      for (int64_t row = 0; row < counts.shape[0]; ++row)
+        if (seen[row] > plan->context - call.length)
+          throw Error(str(plan->path, ": function '", f.name, "': row ", row,
+                          ": expected at most ", plan->context,
+                          " tokens in a sequence (max_seq_len), got ",
+                          seen[row], " before this call and ", call.length,
+                          " in it; start the sequence afresh, or compile with "
+                          "a larger max_seq_len"));
+      return;
+    }
+  }
+
   /// Ranks of the chunk axis hold whole chunks.
   int64_t lengthMultiple(const Function &f) const {
     return f.chunkParts > 1
@@ -629,6 +653,8 @@ void Session::run(size_t function, CallShape shape, Half half, bool accumulate,
   const Bound &of = impl->bind(function);
   const Function &f = impl->function(function);
   const CallShape call = impl->checked(f, shape);
+  if (half != Half::Update)
+    impl->checkContext(of, f, call);
   if (impl->poison && half != Half::Update && impl->arena.bytes())
     impl->device->fill(impl->arena.data(), 0xff, impl->arena.bytes());
   if (impl->profiling) {

@@ -94,10 +94,10 @@ suite convert "$python" test/runtime/convert_test.py "${tools[@]}"
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64 bf16; do
-    suite "golden-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode)'
+    suite "golden-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision "$precision" --only '^(model|carry|train|decode|llama)'
   done
   for precision in f32 bf16; do
-    suite "golden-emulated-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${emulated[@]}" --target cuda --precision "$precision" --only '^(model_m1|carry_c1|train_t1)'
+    suite "golden-emulated-$precision" "$python" "$MEGALODON_GOLDEN/check.py" "${emulated[@]}" --target cuda --precision "$precision" --only '^(model_m1|carry_c1|train_t1|llama_l2)'
   done
   suite golden-cuda-compile "$python" "$MEGALODON_GOLDEN/check.py" --opt build/bin/megalodon-opt --target=cuda --stage=compile --work "$logs/cuda-plans" \
     --precision bf16 --only '^(carry|train)'

@@ -39,7 +39,8 @@ void AddOp::getCanonicalizationPatterns(RewritePatternSet &patterns,
 OpFoldResult RotaryOp::fold(FoldAdaptor) {
   // A rotation and its inverse by the same angles cancel.
   auto inner = getX().getDefiningOp<RotaryOp>();
-  if (inner && inner.getInverse() != getInverse() &&
+  if (inner && inner.getScale().isExactlyValue(1.0) &&
+      getScale().isExactlyValue(1.0) && inner.getInverse() != getInverse() &&
       inner.getCount() == getCount() && inner.getHeads() == getHeads() &&
       inner.getBase() == getBase() && inner.getChunk() == getChunk())
     return inner.getX();

@@ -120,7 +120,7 @@ void RmsNormOp::buildVectorJacobianProduct(OpBuilder &builder,
   auto grad = RmsNormGradOp::create(
       builder, getLoc(), getX().getType(), typeOrNone(getWeight()), results[0],
       forward(getX()), forwardOrNone(forward, getWeight()), /*sums=*/Value(),
-      getEpsAttr(), /*width=*/IntegerAttr());
+      getEpsAttr(), /*width=*/IntegerAttr(), getPlainAttr());
   operands[0] = grad.getDx();
   if (getWeight())
     operands[1] = grad.getDweight();
@@ -163,12 +163,13 @@ void RotaryOp::buildVectorJacobianProduct(OpBuilder &builder,
                                           ValueRange results, Forward forward,
                                           const llvm::SmallBitVector &wanted,
                                           MutableArrayRef<Value> operands) {
-  // A rotation's transpose is the rotation by the opposite angle.
+  // A rotation's transpose is the rotation by the opposite angle; a scaled
+  // one's keeps its scale.
   if (results[0] && wanted[0])
     operands[0] = RotaryOp::create(
         builder, getLoc(), getX().getType(), results[0], forward(getCount()),
         getHeadsAttr(), getBaseAttr(), getChunkAttr(),
-        getInverse() ? UnitAttr() : builder.getUnitAttr());
+        getInverse() ? UnitAttr() : builder.getUnitAttr(), getScaleAttr());
 }
 
 void ChunkAttentionOp::buildVectorJacobianProduct(
@@ -178,19 +179,37 @@ void ChunkAttentionOp::buildVectorJacobianProduct(
   if (!results[0])
     return;
   auto grad = ChunkAttentionGradOp::create(
-      builder, getLoc(), getQ().getType(), getK().getType(), getV().getType(),
-      results[0], forward(getQ()), forward(getK()), forward(getV()),
-      forward(getCacheK()), forward(getCacheV()), forward(getCount()),
-      forward(getResult()), forward(getLse()), getHeadsAttr());
+      builder, getLoc(), getQ().getType(), getQ().getType(),
+      getResult().getType(), results[0], forward(getQ()), forward(getK()),
+      forward(getV()), forward(getCacheK()), forward(getCacheV()),
+      forward(getCount()), forward(getResult()), forward(getLse()),
+      getHeadsAttr());
   operands[0] = grad.getDq();
-  operands[1] = grad.getDk();
-  operands[2] = grad.getDv();
+  // Each query head has its part of the gradient of grouped keys and values.
+  int64_t width = cast<RankedTensorType>(getQ().getType()).getDimSize(2),
+          groups = cast<RankedTensorType>(getK().getType()).getDimSize(2) *
+                   static_cast<int64_t>(getHeads()) / width;
+  auto grouped = [&](Value ofHeads) -> Value {
+    if (groups == static_cast<int64_t>(getHeads()))
+      return ofHeads;
+    return SumHeadGroupsOp::create(builder, getLoc(), ofHeads, getHeadsAttr(),
+                                   builder.getI64IntegerAttr(groups));
+  };
+  operands[1] = grouped(grad.getDk());
+  operands[2] = grouped(grad.getDv());
 }
 
 void CacheAppendOp::buildVectorJacobianProduct(OpBuilder &, ValueRange, Forward,
                                                const llvm::SmallBitVector &,
                                                MutableArrayRef<Value>) {
   // The cache is detached.
+}
+
+void AdvanceCountOp::buildVectorJacobianProduct(OpBuilder &, ValueRange,
+                                                Forward,
+                                                const llvm::SmallBitVector &,
+                                                MutableArrayRef<Value>) {
+  // A number of tokens has no gradient.
 }
 
 void SiluOp::buildVectorJacobianProduct(OpBuilder &builder, ValueRange results,

@@ -100,11 +100,25 @@ INFER(RotaryOp) {
   return success();
 }
 
+/// The width of v had it as many heads as q: v's width is to this as k's is to
+/// q's.
+static int64_t ungroupedWidth(Value q, Value k, Value v) {
+  int64_t keys = shapeOf(k)[2];
+  return keys > 0 ? shapeOf(v)[2] * shapeOf(q)[2] / keys : 0;
+}
+
 INFER(ChunkAttentionOp) {
   ArrayRef<int64_t> q = shapeOf(in.getQ());
+  int64_t heads = static_cast<int64_t>(in.getHeads());
   types.append(
-      {in.getV().getType(),
-       computed({q[0], q[1], static_cast<int64_t>(in.getHeads())}, in.getQ())});
+      {tensor({q[0], q[1], ungroupedWidth(in.getQ(), in.getK(), in.getV())},
+              in.getV()),
+       computed({q[0], q[1], heads}, in.getQ())});
+  return success();
+}
+
+INFER(AdvanceCountOp) {
+  types.push_back(in.getCount().getType());
   return success();
 }
 
@@ -205,7 +219,18 @@ INFER(NormalizedQKGradOp) {
 }
 
 INFER(ChunkAttentionGradOp) {
-  types.append({in.getQ().getType(), in.getK().getType(), in.getV().getType()});
+  types.append(
+      {in.getQ().getType(), in.getQ().getType(), in.getOut().getType()});
+  return success();
+}
+
+INFER(SumHeadGroupsOp) {
+  SmallVector<int64_t> shape(shapeOf(in.getX()));
+  // Of sizes that do not divide the verifier speaks.
+  if (in.getHeads() > 0)
+    shape.back() = shape.back() / static_cast<int64_t>(in.getHeads()) *
+                   static_cast<int64_t>(in.getGroups());
+  types.push_back(tensor(shape, in.getX()));
   return success();
 }
 
@@ -377,6 +402,7 @@ COMPATIBLE(NormalizedQKOp)
 COMPATIBLE(RotaryOp)
 COMPATIBLE(ChunkAttentionOp)
 COMPATIBLE(CacheAppendOp)
+COMPATIBLE(AdvanceCountOp)
 COMPATIBLE(TwoHopResidualOp)
 COMPATIBLE(LastTokenOp)
 COMPATIBLE(CrossEntropyOp)
@@ -391,6 +417,7 @@ COMPATIBLE(RmsNormGradOp)
 COMPATIBLE(LayerNormGradOp)
 COMPATIBLE(NormalizedQKGradOp)
 COMPATIBLE(ChunkAttentionGradOp)
+COMPATIBLE(SumHeadGroupsOp)
 COMPATIBLE(GateGradOp)
 COMPATIBLE(TwoHopResidualGradOp)
 COMPATIBLE(GlobalNormOp)

@@ -198,12 +198,13 @@ def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [AttrSizedOp
     dx = r u - r^3 x mean(u x);  dweight = sum dy x r
     ```
 
-    With `sums` the channels are a slice of `width`, and the means are those of whole rows: `sums` holds what rms_norm_grad_sums gives of
-    the slices, added up.
+    With `plain` u = dy weight. With `sums` the channels are a slice of `width`, and the means are those of whole rows: `sums` holds what
+    rms_norm_grad_sums gives of the slices, added up.
 
     * C1: dy, x, dx one type.
     * C2: weight, dweight both given, [D], or both absent.
     * C3: sums [B,L,2] of f64 and width are both given or both absent; width >= D.
+    * C4: plain needs a weight.
 
     Example:
 
@@ -213,9 +214,9 @@ def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [AttrSizedOp
        -> (tensor<2x8x16xf32>, tensor<16xf32>)
     ```
   }];
-  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width);
+  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight, Optional<F64Tokens>:$sums, F64Attr:$eps, OptionalAttr<I64Attr>:$width, UnitAttr:$plain);
   let results = (outs ATokens:$dx, Optional<FVector>:$dweight);
-  let assemblyFormat = "$dy `,` $x (`,` $weight^)? (`sums` `(` $sums^ `)`)? attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dy `,` $x (`,` $weight^)? (`plain` $plain^)? (`sums` `(` $sums^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LayerNormGradOp : Megalodon_GradientOp<"layer_norm_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
@@ -286,9 +287,10 @@ def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad"
     dS = P (dP - delta);  dq = dS k;  dk = dS^T q
     ```
 
-    The cache is detached: its keys and values enter dq but have no gradient.
+    The cache is detached: its keys and values enter dq but have no gradient. Where keys and values are grouped, dk and dv still have a part
+    of each query head, which sum_head_groups adds up.
 
-    * C1: q, k, dq, dk one type; v, out, dout, dv one type.
+    * C1: q, k, v as in chunk_attention; q, dq, dk one type [B,L,H dz]; out, dout, dv one type [B,L,H dv].
     * C2: lse [B,L,H].
     * C3: caches as in chunk_attention.
 
@@ -303,6 +305,31 @@ def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad"
   let arguments = (ins ATokens:$dout, ATokens:$q, ATokens:$k, ATokens:$v, ATokens:$cache_k, ATokens:$cache_v, I64Rows:$count, ATokens:$out, FTokens:$lse, I64Attr:$heads);
   let results = (outs ATokens:$dq, ATokens:$dk, ATokens:$dv);
   let assemblyFormat = "$dout `,` $q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count `saved` `(` $out `,` $lse `)` attr-dict `:` functional-type(operands, results)";
+}
+
+def Megalodon_SumHeadGroupsOp : Megalodon_GradientOp<"sum_head_groups", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "sum over the heads that share a head of grouped keys or values";
+  let description = [{
+    ```
+    y[b,l,j d + i] = sum over r < H/K of x[b,l,(j H/K + r) d + i]
+    ```
+
+    x [B,L,H d] with H = heads, y [B,L,K d] with K = groups.
+
+    * C1: heads divides the width of x.
+    * C2: groups divides heads.
+
+    Example:
+
+    ```mlir
+    %result = megalodon.sum_head_groups %x {groups = 2 : i64, heads = 4 : i64}
+        : (tensor<2x8x16xf32>)
+       -> tensor<2x8x8xf32>
+    ```
+  }];
+  let arguments = (ins ATokens:$x, I64Attr:$heads, I64Attr:$groups);
+  let results = (outs ATokens:$result);
+  let assemblyFormat = "$x attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_SiluGradOp : Megalodon_GradientOp<"silu_grad", [SameOperandsAndResultType]> {

@@ -170,11 +170,13 @@ def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdapt
     y = x / sqrt(mean(x^2) + eps) * (1 + weight)
     ```
 
-    `x` [B, L, D]; the mean is over the last dimension. Without a weight the gain is 1.
+    `x` [B, L, D]; the mean is over the last dimension. Without a weight the gain is 1. With `plain` the gain is `weight`, not 1 + weight,
+    as LLaMA stores it.
 
     * C1: x and result have one type.
     * C2: weight is [D].
     * C3: eps > 0.
+    * C4: plain needs a weight.
 
     Example:
 
@@ -184,9 +186,9 @@ def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdapt
        -> tensor<2x8x16xf32>
     ```
   }];
-  let arguments = (ins ATokens:$x, Optional<FVector>:$weight, F64Attr:$eps);
+  let arguments = (ins ATokens:$x, Optional<FVector>:$weight, F64Attr:$eps, UnitAttr:$plain);
   let results = (outs ATokens:$result);
-  let assemblyFormat = "$x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$x (`,` $weight^)? (`plain` $plain^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LayerNormOp : Megalodon_CheapForwardOp<"layer_norm", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
@@ -248,15 +250,16 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptorW
   let description = [{
     ```
     pos = (count[b] + l) mod chunk;  angle_j = pos * base^(-2j/dz)
-    (y_2j, y_2j+1) = R(angle_j) (x_2j, x_2j+1) in every head
+    (y_2j, y_2j+1) = scale R(angle_j) (x_2j, x_2j+1) in every head
     ```
 
-    With `inverse` the rotation is by -angle (the transpose, which is the gradient). Angles are computed in f64.
+    With `inverse` the rotation is by -angle (the transpose, which is the gradient). Angles are computed in f64. `scale` is 1 where it is
+    not given; queries of LLaMA take 1/sqrt(dz) from it.
 
     * C1: x and result have one type [B,L,Z].
     * C2: heads divides Z and dz is even.
     * C3: count is [B].
-    * C4: base > 0, chunk > 0.
+    * C4: base > 0, chunk > 0, scale > 0.
 
     Example:
 
@@ -266,7 +269,7 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptorW
        -> tensor<2x8x8xf32>
     ```
   }];
-  let arguments = (ins ATokens:$x, I64Rows:$count, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse);
+  let arguments = (ins ATokens:$x, I64Rows:$count, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse, DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let results = (outs ATokens:$result);
   let assemblyFormat = "$x `at` $count (`inverse` $inverse^)? attr-dict `:` functional-type(operands, results)";
   let hasFolder = 1;
@@ -285,10 +288,15 @@ def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTy
     q, k [B,L,Z], already rotated; v, result [B,L,V]; cache_k [B,C,Z], cache_v [B,C,V]: rows 0 .. count mod C - 1 are the open chunk's earlier
     tokens, the others unspecified. `lse` [B,L,H] (log-sum-exp of the scores) is the residual of the backward pass.
 
-    * C1: q, k have one type [B,L,Z].
-    * C2: v and result have one type [B,L,V].
-    * C3: heads divides Z and V.
-    * C4: caches are [B,C,Z], [B,C,V] of one C > 0.
+    Keys and values may be grouped: k [B,L,K dz], v [B,L,K dv] and the caches have K heads where q and result have H, and head j of them
+    serves the query heads j H/K .. (j+1) H/K - 1.
+
+    As long as every token stands below C the chunk never closes, and this is full causal attention with a cache of capacity C.
+
+    * C1: q is [B,L,H dz]; k is [B,L,K dz] of the same element type, and K divides H.
+    * C2: v is [B,L,K dv], result [B,L,H dv], of the same element type.
+    * C3: heads is H: it divides q's width; K divides v's.
+    * C4: caches are [B,C,K dz], [B,C,K dv] of one C > 0.
     * C5: lse is [B,L,H].
     * C6: count is [B].
 
@@ -326,6 +334,31 @@ def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAd
   let arguments = (ins ATokens:$cache, ATokens:$rows, I64Rows:$count);
   let results = (outs ATokens:$result);
   let assemblyFormat = "$cache `,` $rows `at` $count attr-dict `:` functional-type(operands, results)";
+}
+
+def Megalodon_AdvanceCountOp : Megalodon_ForwardOp<"advance_count", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "the number of tokens consumed after a call";
+  let description = [{
+    ```
+    new_count[b] = count[b] + l
+    ```
+
+    l is the number of tokens the call has, of which `x` [B,L,D] are activations; only x's shape counts. Where a timestep norm counts, this op
+    is not needed. Not differentiated.
+
+    * C1: count and result are [B].
+
+    Example:
+
+    ```mlir
+    %result = megalodon.advance_count %count by %x
+        : (tensor<2xi64>, tensor<2x8x16xf32>)
+       -> tensor<2xi64>
+    ```
+  }];
+  let arguments = (ins I64Rows:$count, ATokens:$x);
+  let results = (outs I64Rows:$result);
+  let assemblyFormat = "$count `by` $x attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_SiluOp : Megalodon_CheapForwardOp<"silu", [SameOperandsAndResultType]> {

@@ -301,14 +301,14 @@ def Megalodon_CrossEntropyCombineOp : Megalodon_ParallelOp<"cross_entropy_combin
 def Megalodon_RmsNormGradSumsOp : Megalodon_ParallelOp<"rms_norm_grad_sums", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "what rms_norm_grad needs of whole rows, from a slice of the channels";
   let description = [{
-    With u = dy (1 + weight), summed over the slice in f64:
+    With u = dy (1 + weight), or dy weight if `plain`, summed over the slice in f64:
 
     ```
     sums[b,l] = (sum x^2, sum u x)
     ```
 
     * C1: dy, x one type [B,L,D].
-    * C2: weight, if given, [D] of type F.
+    * C2: weight, if given, [D] of type F; plain needs it.
     * C3: sums [B,L,2] of f64.
 
     Example:
@@ -319,9 +319,9 @@ def Megalodon_RmsNormGradSumsOp : Megalodon_ParallelOp<"rms_norm_grad_sums", [In
        -> tensor<2x8x2xf64>
     ```
   }];
-  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight);
+  let arguments = (ins ATokens:$dy, ATokens:$x, Optional<FVector>:$weight, UnitAttr:$plain);
   let results = (outs F64Tokens:$sums);
-  let assemblyFormat = "$dy `,` $x (`,` $weight^)? attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dy `,` $x (`,` $weight^)? (`plain` $plain^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_LayerNormGradSumsOp : Megalodon_ParallelOp<"layer_norm_grad_sums", [InferTypeOpAdaptorWithIsCompatible]> {

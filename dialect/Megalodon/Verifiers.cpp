@@ -229,6 +229,11 @@ LogicalResult CemaOp::verify() {
   return check.results(*this, {"result", "new_state", "block_states"});
 }
 
+/// A plain gain has nothing to be where there is no weight.
+static void checkPlain(Check &check, bool plain, Value weight) {
+  check.that(!plain || weight, "plain", "a weight", "none");
+}
+
 LogicalResult RmsNormOp::verify() {
   Check check(*this);
   // C2
@@ -236,6 +241,8 @@ LogicalResult RmsNormOp::verify() {
       .element("weight", getWeight(), computeTypeOf(getX()));
   // C3
   check.positive("eps", getEps());
+  // C4
+  checkPlain(check, getPlain(), getWeight());
   // C1
   return check.results(*this, {"result"});
 }
@@ -286,40 +293,63 @@ LogicalResult RotaryOp::verify() {
   // C3
   check.shape("count", getCount(), {x[0]});
   // C4
-  check.positive("base", getBase()).positive("chunk", getChunk());
+  check.positive("base", getBase())
+      .positive("chunk", getChunk())
+      .positive("scale", getScale());
   // C1
   return check.results(*this, {"result"});
 }
 
-/// What chunk_attention and its gradient ask of the caches: [B,C,Z] and
-/// [B,C,V] of one C.
-static void checkCaches(Check &check, Value q, Value v, Value cacheK,
-                        Value cacheV, Value count) {
-  ArrayRef<int64_t> keys = shapeOf(q), values = shapeOf(v);
+/// What chunk_attention and its gradient ask of q, k, v and the caches. Keys
+/// and values have as many heads as k's width holds, which `heads` is a
+/// multiple of.
+static void checkAttention(Check &check, Value q, Value k, Value v,
+                           Value cacheK, Value cacheV, Value count,
+                           int64_t heads) {
+  ArrayRef<int64_t> queries = shapeOf(q), keys = shapeOf(k),
+                    values = shapeOf(v);
+  Type element = elementOf(q);
+  // C3
+  check.divides("heads", heads, "query width", queries[2]);
+  if (!check.ok())
+    return;
+  // C1
+  int64_t head = queries[2] / heads;
+  check.shape("k", k, {queries[0], queries[1], keys[2]})
+      .element("k", k, element)
+      .divides("the query width of a head", head, "key width", keys[2]);
+  if (!check.ok())
+    return;
+  int64_t groups = keys[2] / head;
+  check.divides("the number of key heads", groups, "heads", heads);
+  // C2, C3
+  check.shape("v", v, {queries[0], queries[1], values[2]})
+      .element("v", v, element)
+      .divides("the number of key heads", groups, "value width", values[2]);
+  // C4, C6
   int64_t capacity = shapeOf(cacheK)[1];
   check.positive("capacity of cache_k", capacity)
-      .shape("cache_k", cacheK, {keys[0], capacity, keys[2]})
-      .element("cache_k", cacheK, elementOf(q))
-      .shape("cache_v", cacheV, {keys[0], capacity, values[2]})
-      .element("cache_v", cacheV, elementOf(q))
-      .shape("count", count, {keys[0]});
+      .shape("cache_k", cacheK, {queries[0], capacity, keys[2]})
+      .element("cache_k", cacheK, element)
+      .shape("cache_v", cacheV, {queries[0], capacity, values[2]})
+      .element("cache_v", cacheV, element)
+      .shape("count", count, {queries[0]});
 }
 
 LogicalResult ChunkAttentionOp::verify() {
   Check check(*this);
-  ArrayRef<int64_t> q = shapeOf(getQ()), v = shapeOf(getV());
-  // C1
-  check.type("k", getK(), getQ());
-  // C2
-  check.shape("v", getV(), {q[0], q[1], v[2]})
-      .element("v", getV(), elementOf(getQ()));
-  // C3
-  check.divides("heads", getHeads(), "query width", q[2])
-      .divides("heads", getHeads(), "value width", v[2]);
-  // C4, C6
-  checkCaches(check, getQ(), getV(), getCacheK(), getCacheV(), getCount());
+  // C1, C2, C3, C4, C6
+  checkAttention(check, getQ(), getK(), getV(), getCacheK(), getCacheV(),
+                 getCount(), static_cast<int64_t>(getHeads()));
   // C2, C5
   return check.results(*this, {"result", "lse"});
+}
+
+LogicalResult AdvanceCountOp::verify() {
+  Check check(*this);
+  // C1
+  check.shape("count", getCount(), {shapeOf(getX())[0]});
+  return check.results(*this, {"result"});
 }
 
 LogicalResult CacheAppendOp::verify() {
@@ -501,6 +531,8 @@ LogicalResult RmsNormGradOp::verify() {
       .element("weight", getWeight(), computeTypeOf(getX()));
   // C3
   checkSlice(check, getX(), getSums(), getWidth(), 2);
+  // C4
+  checkPlain(check, getPlain(), getWeight());
   return check.results(*this, {"dx", "dweight"});
 }
 
@@ -532,22 +564,31 @@ LogicalResult NormalizedQKGradOp::verify() {
 
 LogicalResult ChunkAttentionGradOp::verify() {
   Check check(*this);
-  ArrayRef<int64_t> q = shapeOf(getQ()), v = shapeOf(getV());
-  // C1
-  check.type("k", getK(), getQ())
-      .shape("v", getV(), {q[0], q[1], v[2]})
-      .element("v", getV(), elementOf(getQ()))
-      .type("out", getOut(), getV())
-      .type("dout", getDout(), getV());
-  check.divides("heads", getHeads(), "query width", q[2])
-      .divides("heads", getHeads(), "value width", v[2]);
+  ArrayRef<int64_t> q = shapeOf(getQ());
+  int64_t heads = static_cast<int64_t>(getHeads());
+  // C1, C3
+  checkAttention(check, getQ(), getK(), getV(), getCacheK(), getCacheV(),
+                 getCount(), heads);
+  if (!check.ok())
+    return failure();
+  int64_t width = shapeOf(getV())[2] * q[2] / shapeOf(getK())[2];
+  check.shape("out", getOut(), {q[0], q[1], width})
+      .element("out", getOut(), elementOf(getQ()))
+      .type("dout", getDout(), getOut());
   // C2
-  check.shape("lse", getLse(), {q[0], q[1], static_cast<int64_t>(getHeads())})
+  check.shape("lse", getLse(), {q[0], q[1], heads})
       .element("lse", getLse(), computeTypeOf(getQ()));
-  // C3
-  checkCaches(check, getQ(), getV(), getCacheK(), getCacheV(), getCount());
   // C1
   return check.results(*this, {"dq", "dk", "dv"});
+}
+
+LogicalResult SumHeadGroupsOp::verify() {
+  Check check(*this);
+  // C1
+  check.divides("heads", getHeads(), "width", shapeOf(getX())[2]);
+  // C2
+  check.divides("groups", getGroups(), "heads", getHeads());
+  return check.results(*this, {"result"});
 }
 
 LogicalResult GateGradOp::verify() {
@@ -779,6 +820,7 @@ LogicalResult RmsNormGradSumsOp::verify() {
   Check check(*this);
   // C1, C2
   checkNormSlice(check, getDy(), getX(), getWeight());
+  checkPlain(check, getPlain(), getWeight());
   // C3
   return check.results(*this, {"sums"});
 }

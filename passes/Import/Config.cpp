@@ -28,8 +28,7 @@ void visitOptimizer(OptimizerT &optimizer, Visitor &&visit) {
 }
 
 template <typename ConfigT, typename Visitor>
-void visitConfig(ConfigT &config, Visitor &&visit) {
-  visit("model_type", config.modelType);
+void visitMegalodon(ConfigT &config, Visitor &&visit) {
   visit("num_layers", config.numLayers);
   visit("model_dim", config.modelDim);
   visit("z_dim", config.zDim);
@@ -55,6 +54,44 @@ void visitConfig(ConfigT &config, Visitor &&visit) {
   visit("share_emb", config.shareEmb);
   visit("layerwise_ckpt", config.layerwiseCkpt);
   visit("optimizer", config.optimizer);
+}
+
+/// LLaMA's fields in the words of its own configs; model_dim, heads and the
+/// like are the same thing in both.
+template <typename ConfigT, typename Visitor>
+void visitLlama(ConfigT &config, Visitor &&visit) {
+  visit("num_layers", config.numLayers);
+  visit("dim", config.modelDim);
+  visit("n_heads", config.numHeads);
+  visit("n_kv_heads", config.keyHeads);
+  visit("ffn_hidden_dim", config.ffnHiddenDim);
+  visit("max_seq_len", config.chunkSize);
+  visit("init_mode", config.initMode);
+  visit("vocab_size", config.vocabSize);
+  visit("norm_eps", config.normEps);
+  visit("rope_base", config.ropeBase);
+  visit("share_emb", config.shareEmb);
+  visit("layerwise_ckpt", config.layerwiseCkpt);
+  visit("optimizer", config.optimizer);
+}
+
+/// The model type decides which fields there are.
+template <typename ConfigT, typename Visitor>
+void visitConfig(ConfigT &config, Visitor &&visit) {
+  visit("model_type", config.modelType);
+  if (config.isLlama())
+    visitLlama(config, visit);
+  else
+    visitMegalodon(config, visit);
+}
+
+/// What a LLaMA has where its config says nothing: the 7B model of LLaMA-2.
+void setLlamaDefaults(Config &config) {
+  config.numLayers = 32;
+  config.modelDim = 4096;
+  config.numHeads = 32;
+  config.ffnHiddenDim = 11008;
+  config.chunkSize = 4096;
 }
 
 /// The shortest digits that read back to `value`.
@@ -224,7 +261,7 @@ void refuseDuplicates(StringRef text, Errors &errors) {
   }
 }
 
-/// Checks of values, in the order of the fields.
+/// Checks of values.
 class Validator {
 public:
   Validator(const Config &config, StringRef file, Errors &errors,
@@ -232,9 +269,45 @@ public:
       : config(config), file(file), errors(errors), remarks(remarks) {}
 
   void run() {
-    if (config.modelType != "megalodon")
-      errors.expected("model_type", quoted("megalodon"),
-                      quoted(config.modelType));
+    oneOf("model_type", config.modelType, {"megalodon", "llama"});
+    if (config.isLlama())
+      checkLlama();
+    else
+      checkMegalodon();
+
+    const OptimizerConfig &optimizer = config.optimizer;
+    oneOf("optimizer.name", optimizer.name, {"adamw"});
+    decay("optimizer.beta1", optimizer.beta1);
+    decay("optimizer.beta2", optimizer.beta2);
+    positive("optimizer.epsilon", optimizer.epsilon);
+    notNegative("optimizer.weight_decay", optimizer.weightDecay);
+    notNegative("optimizer.clip", optimizer.clip);
+  }
+
+private:
+  void checkLlama() {
+    size("num_layers", config.numLayers);
+    bool model = size("dim", config.modelDim);
+    bool heads = size("n_heads", config.numHeads);
+    bool keys = size("n_kv_heads", config.keyHeads);
+    size("ffn_hidden_dim", config.ffnHiddenDim);
+    size("max_seq_len", config.chunkSize);
+    size("vocab_size", config.vocabSize);
+    if (model && heads &&
+        multiple("dim", config.modelDim, "n_heads", config.numHeads) &&
+        config.modelDim / config.numHeads % 2 != 0)
+      errors.expected("dim", "an even number of columns a head",
+                      Twine(config.modelDim / config.numHeads) + " (dim " +
+                          Twine(config.modelDim) + ", n_heads " +
+                          Twine(config.numHeads) + ")");
+    if (heads && keys)
+      multiple("n_heads", config.numHeads, "n_kv_heads", config.keyHeads);
+    initialisation();
+    positive("norm_eps", config.normEps);
+    positive("rope_base", config.ropeBase);
+  }
+
+  void checkMegalodon() {
     size("num_layers", config.numLayers);
     bool model = size("model_dim", config.modelDim);
     bool keys = size("z_dim", config.zDim);
@@ -268,8 +341,7 @@ public:
                       "vocab_size " + Twine(config.vocabSize) +
                           " because share_emb is true",
                       Twine(config.outputSize));
-    oneOf("init_mode", config.initMode,
-          {"he", "bert", "gaussian", "xavier", "none"});
+    initialisation();
     if (!config.efficientAttn.empty() &&
         oneOf("efficient_attn", config.efficientAttn, {"swift", "fused"}))
       remarks.push_back((file +
@@ -281,17 +353,12 @@ public:
     noDropout("dropout", config.dropout);
     noDropout("hidden_dropout", config.hiddenDropout);
     noDropout("attention_dropout", config.attentionDropout);
-
-    const OptimizerConfig &optimizer = config.optimizer;
-    oneOf("optimizer.name", optimizer.name, {"adamw"});
-    decay("optimizer.beta1", optimizer.beta1);
-    decay("optimizer.beta2", optimizer.beta2);
-    positive("optimizer.epsilon", optimizer.epsilon);
-    notNegative("optimizer.weight_decay", optimizer.weightDecay);
-    notNegative("optimizer.clip", optimizer.clip);
   }
 
-private:
+  void initialisation() {
+    oneOf("init_mode", config.initMode,
+          {"he", "bert", "gaussian", "xavier", "none"});
+  }
   /// Token ids are i32, and products of two sizes must fit i64.
   bool size(StringRef field, int64_t value) {
     constexpr int64_t largest = std::numeric_limits<int32_t>::max();
@@ -358,11 +425,18 @@ Expected<Config> megalodon::parseConfig(StringRef text, StringRef file,
   Errors errors(file);
   refuseDuplicates(text, errors);
   Config config;
+  if (object->getString("model_type") == StringRef("llama"))
+    setLlamaDefaults(config);
   Reader reader(*object, "", errors);
   visitConfig(config, reader);
   reader.refuseUnknown();
   if (config.outputSize == -1)
     config.outputSize = config.vocabSize;
+  if (config.keyHeads == -1)
+    config.keyHeads = config.numHeads;
+  // LLaMA's queries and values are as wide as the model.
+  if (config.isLlama())
+    config.zDim = config.valueDim = config.modelDim;
   // Values are judged only when all were read: a default in place of what the
   // file meant would break constraints of its own.
   if (Error error = errors.take())

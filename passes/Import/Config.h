@@ -20,15 +20,16 @@ struct OptimizerConfig {
 };
 
 struct Config {
-  std::string modelType; ///< required: "megalodon"
+  std::string modelType; ///< required: "megalodon" or "llama"
   int64_t numLayers = 8;
   int64_t modelDim = 1024;
   int64_t zDim = 256;
   int64_t valueDim = 2048;
   int64_t numHeads = 1;
+  int64_t keyHeads = -1; ///< llama; -1 until parsed: as many as heads
   int64_t ffnHiddenDim = 2048;
   int64_t cemaNdim = 16;
-  int64_t chunkSize = 2048;
+  int64_t chunkSize = 2048; ///< llama: the capacity of the caches
   std::string
       efficientAttn; ///< a choice of CUDA kernel in the original: ignored
   std::string initMode = "he";
@@ -48,6 +49,7 @@ struct Config {
   bool layerwiseCkpt = false; ///< recompute the whole layer in backward
   OptimizerConfig optimizer;
 
+  bool isLlama() const { return modelType == "llama"; }
   int64_t headKeyDim() const { return zDim / numHeads; }
   int64_t headValueDim() const { return valueDim / numHeads; }
 };

@@ -4,6 +4,7 @@
 // product with the values.
 #include "passes/Lowering/AttentionTiles.h"
 #include "passes/Lowering/Lowerings.h"
+#include "passes/Lowering/RowKernel.h"
 #include <limits>
 
 namespace mlir::megalodon {
@@ -282,7 +283,8 @@ struct ChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
 
   LogicalResult matchAndRewrite(ChunkAttentionOp op,
                                 PatternRewriter &rewriter) const override {
-    AttentionShape shape(op.getQ(), op.getV(), op.getCacheK(), op.getHeads());
+    AttentionShape shape(op.getQ(), op.getK(), op.getV(), op.getCacheK(),
+                         op.getHeads());
     KernelBuilder k(rewriter, options, op, "chunk_attention");
     ForwardKernel(k, op, shape).emit();
     const double columns =
@@ -343,11 +345,72 @@ struct CacheAppendLowering : OpRewritePattern<CacheAppendOp> {
   }
 };
 
+/// One workgroup counts for all rows.
+struct AdvanceCountLowering : OpRewritePattern<AdvanceCountOp> {
+  const LoweringOptions &options;
+  AdvanceCountLowering(MLIRContext *context, const LoweringOptions &options)
+      : OpRewritePattern(context), options(options) {}
+
+  LogicalResult matchAndRewrite(AdvanceCountOp op,
+                                PatternRewriter &rewriter) const override {
+    KernelBuilder k(rewriter, options, op, "advance_count");
+    Value count = k.read(op.getCount()), result = k.write(op.getType());
+    k.loop(k.index(0), k.batch(), 1, [&](Value row) {
+      Value seen = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
+                                              k.loadScalar(count, {row}));
+      k.storeScalar(arith::IndexCastOp::create(k.b, k.b.getI64Type(),
+                                               k.add(seen, k.length())),
+                    result, {row});
+    });
+    rewriter.replaceOp(
+        op, k.finish(Grid{1}, 0.0, 16.0 * op.getType().getNumElements()));
+    return success();
+  }
+};
+
+/// The sum of the parts that the query heads of a group have in the gradient of
+/// its key or value head.
+struct SumHeadGroupsLowering : OpRewritePattern<SumHeadGroupsOp> {
+  const LoweringOptions &options;
+  SumHeadGroupsLowering(MLIRContext *context, const LoweringOptions &options)
+      : OpRewritePattern(context), options(options) {}
+
+  LogicalResult matchAndRewrite(SumHeadGroupsOp op,
+                                PatternRewriter &rewriter) const override {
+    const int64_t heads = op.getHeads(), groups = op.getGroups(),
+                  width = widthOf(op.getX()), head = width / heads,
+                  share = heads / groups,
+                  rows = rowsPerWorkgroup(options, width);
+    KernelBuilder k(rewriter, options, op, "sum_head_groups");
+    Value x = k.read(op.getX(), View::Rows),
+          y = k.write(op.getType(), View::Rows);
+    forTokens(k, rows, [&](Value t) {
+      k.loop(k.index(0), k.index(groups), 1, [&](Value group) {
+        Value first = k.mul(group, k.index(share * head)),
+              target = k.mul(group, k.index(head));
+        k.forLanes(head, elementOf(op.getX()), [&](Value i, Value mask) {
+          Value column = k.add(first, i), sum = k.load(x, {t, column}, mask);
+          for (int64_t r = 1; r < share; ++r)
+            sum = k.add(sum,
+                        k.load(x, {t, k.add(column, k.index(r * head))}, mask));
+          k.store(sum, y, {t, k.add(target, i)}, mask);
+        });
+      });
+    });
+    rewriter.replaceOp(op,
+                       k.finish(tokenGrid(rows),
+                                double(tensorOf(op.getX()).getNumElements()),
+                                bytesOf(op)));
+    return success();
+  }
+};
+
 } // namespace
 
 void populateAttentionLowering(RewritePatternSet &patterns,
                                const LoweringOptions &options) {
-  patterns.add<ChunkAttentionLowering, CacheAppendLowering>(
+  patterns.add<ChunkAttentionLowering, CacheAppendLowering,
+               AdvanceCountLowering, SumHeadGroupsLowering>(
       patterns.getContext(), options);
   populateAttentionGradLowering(patterns, options);
 }

@@ -296,7 +296,8 @@ struct ChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
 
   LogicalResult matchAndRewrite(ChunkAttentionGradOp op,
                                 PatternRewriter &rewriter) const override {
-    AttentionShape shape(op.getQ(), op.getV(), op.getCacheK(), op.getHeads());
+    AttentionShape shape(op.getQ(), op.getK(), op.getV(), op.getCacheK(),
+                         op.getHeads());
     const Grid grid = AttentionBlock::grid(shape, options);
     const double z = double(shape.keyWidth) * shape.heads,
                  v = double(shape.valueWidth) * shape.heads,

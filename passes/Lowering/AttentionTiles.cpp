@@ -7,17 +7,29 @@ namespace mlir::megalodon {
 /// multiplied with, few enough for the scores to stay in the second cache.
 static constexpr int64_t kBlockTokens = 64;
 
-AttentionShape::AttentionShape(Value q, Value v, Value cacheK, int64_t heads)
+AttentionShape::AttentionShape(Value q, Value k, Value v, Value cacheK,
+                               int64_t heads)
     : heads(heads) {
   auto typeQ = cast<RankedTensorType>(q.getType());
+  auto typeK = cast<RankedTensorType>(k.getType());
   auto typeV = cast<RankedTensorType>(v.getType());
   batch = typeQ.getDimSize(0);
   length = typeQ.getDimSize(1);
   chunk = cast<RankedTensorType>(cacheK.getType()).getDimSize(1);
   keyWidth = typeQ.getDimSize(2) / heads;
-  valueWidth = typeV.getDimSize(2) / heads;
+  keyHeads = typeK.getDimSize(2) / keyWidth;
+  valueWidth = typeV.getDimSize(2) / keyHeads;
   stored = typeQ.getElementType();
   element = computeType(stored);
+}
+
+Value AttentionShape::headIn(KernelBuilder &k, Value buffer, Value head,
+                             int64_t width) const {
+  const int64_t columns = cast<MemRefType>(buffer.getType()).getShape().back();
+  if (columns == heads * width)
+    return head;
+  assert(columns == keyHeads * width && "neither of queries nor of keys");
+  return k.div(head, k.index(heads / keyHeads));
 }
 
 double AttentionShape::pairs() const {
@@ -89,7 +101,8 @@ MatrixView AttentionBlock::keyColumns(KernelBuilder &k, Value tensor,
   return {tensor,
           {},
           k.add(tokenBase, first),
-          k.mul(head, k.index(shape.keyWidth))};
+          k.mul(shape.headIn(k, tensor, head, shape.keyWidth),
+                k.index(shape.keyWidth))};
 }
 
 MatrixView AttentionBlock::valueColumns(KernelBuilder &k, Value tensor,
@@ -97,15 +110,24 @@ MatrixView AttentionBlock::valueColumns(KernelBuilder &k, Value tensor,
   return {tensor,
           {},
           k.add(tokenBase, first),
-          k.mul(head, k.index(shape.valueWidth))};
+          k.mul(shape.headIn(k, tensor, head, shape.valueWidth),
+                k.index(shape.valueWidth))};
 }
 
 MatrixView AttentionBlock::cachedKeys(KernelBuilder &k, Value cache) const {
-  return {cache, {row}, {}, k.mul(head, k.index(shape.keyWidth))};
+  return {cache,
+          {row},
+          {},
+          k.mul(shape.headIn(k, cache, head, shape.keyWidth),
+                k.index(shape.keyWidth))};
 }
 
 MatrixView AttentionBlock::cachedValues(KernelBuilder &k, Value cache) const {
-  return {cache, {row}, {}, k.mul(head, k.index(shape.valueWidth))};
+  return {cache,
+          {row},
+          {},
+          k.mul(shape.headIn(k, cache, head, shape.valueWidth),
+                k.index(shape.valueWidth))};
 }
 
 Value AttentionBlock::transposedPanels(KernelBuilder &k, int64_t depth) const {

@@ -9,12 +9,19 @@ namespace mlir::megalodon {
 /// Static sizes of one attention op.
 struct AttentionShape {
   int64_t batch, length, heads, chunk;
+  /// Heads of k, v and the caches: each serves heads / keyHeads of the queries.
+  int64_t keyHeads;
   /// Columns of a head in q and k, and in v.
   int64_t keyWidth, valueWidth;
   /// Of the numbers in kernels, and of the tensors.
   Type element, stored;
 
-  AttentionShape(Value q, Value v, Value cacheK, int64_t heads);
+  AttentionShape(Value q, Value k, Value v, Value cacheK, int64_t heads);
+
+  /// The head of a buffer that belongs to the query head `head`, where a head
+  /// has `width` columns of the buffer: another one if keys and values are
+  /// grouped and the buffer holds those.
+  Value headIn(KernelBuilder &k, Value buffer, Value head, int64_t width) const;
 
   /// Pairs (query, key) of one head over the whole batch, at the compiled
   /// shape.
@@ -54,7 +61,8 @@ struct AttentionBlock {
   /// Runs the body for each chunk the block touches.
   void forSegments(KernelBuilder &k,
                    function_ref<void(const Segment &)> body) const;
-  /// The columns of this workgroup's head, in rows counted from token `first`
+  /// The columns of this workgroup's head (of queries), or of the head of
+  /// grouped keys or values that serves it, in rows counted from token `first`
   /// of the call.
   MatrixView keyColumns(KernelBuilder &k, Value tensor, Value first) const;
   MatrixView valueColumns(KernelBuilder &k, Value tensor, Value first) const;

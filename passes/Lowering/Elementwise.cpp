@@ -263,11 +263,17 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
     double even = op.getInverse() ? 1 : -1;
     Value sign = perLane(vector64,
                          [&](int64_t lane) { return lane % 2 ? -even : even; });
+    const double scale = op.getScale().convertToDouble();
+    auto scaled = [&](Value vector) {
+      return scale == 1 ? vector : k.mul(vector, k.constant(scale, vector64));
+    };
     auto narrow = [&] {
       k.forLanes(head, f64, [&](Value i, Value mask) {
-        k.store(k.toFloat(k.load(cosine, {i}, mask), element), own, {i}, mask);
-        k.store(k.toFloat(k.mul(k.load(sine, {i}, mask), sign), element), cross,
-                {i}, mask);
+        k.store(k.toFloat(scaled(k.load(cosine, {i}, mask)), element), own, {i},
+                mask);
+        k.store(
+            k.toFloat(scaled(k.mul(k.load(sine, {i}, mask), sign)), element),
+            cross, {i}, mask);
       });
     };
     auto advance = [&] {

@@ -12,6 +12,12 @@ void addSquares(KernelBuilder &k, Value vector, Value &sum) {
   sum = k.fma(vector, vector, sum);
 }
 
+/// vector times the gain, which is stored as its distance from 1 unless it is
+/// `plain`.
+Value applyGain(KernelBuilder &k, Value vector, Value gain, bool plain) {
+  return plain ? k.mul(vector, gain) : k.fma(vector, gain, vector);
+}
+
 struct RmsNormLowering : LoweringPattern<RmsNormOp> {
   using LoweringPattern::LoweringPattern;
   LogicalResult matchAndRewrite(RmsNormOp op,
@@ -33,7 +39,8 @@ struct RmsNormLowering : LoweringPattern<RmsNormOp> {
       k.forLanes(width, element, [&](Value i, Value mask) {
         Value normalized = k.mul(k.load(x, {t, i}, mask), scale);
         if (weight)
-          normalized = k.fma(normalized, k.load(weight, {i}, mask), normalized);
+          normalized = applyGain(k, normalized, k.load(weight, {i}, mask),
+                                 op.getPlain());
         k.store(normalized, y, {t, i}, mask);
       });
     });
@@ -62,6 +69,9 @@ struct NormGradSumsLowering : LoweringPattern<OpType> {
   LogicalResult matchAndRewrite(OpType op,
                                 PatternRewriter &rewriter) const override {
     constexpr bool isLayerNorm = std::is_same_v<OpType, LayerNormGradSumsOp>;
+    bool plain = false;
+    if constexpr (!isLayerNorm)
+      plain = op.getPlain();
     RankedTensorType type = tensorOf(op.getX());
     Type element = computeType(type.getElementType());
     int64_t width = widthOf(op.getX()), rows = rowsPerWorkgroup(options, width);
@@ -82,7 +92,8 @@ struct NormGradSumsLowering : LoweringPattern<OpType> {
             Value entry = k.toFloat(k.load(x, {t, i}, mask), f64),
                   u = k.toFloat(k.load(dy, {t, i}, mask), f64);
             if (weight)
-              u = k.fma(u, k.toFloat(k.load(weight, {i}, mask), f64), u);
+              u = applyGain(k, u, k.toFloat(k.load(weight, {i}, mask), f64),
+                            plain);
             if (isLayerNorm) {
               partial[0] = k.add(partial[0], entry);
               partial[2] = k.add(partial[2], u);
@@ -126,7 +137,8 @@ struct RmsNormGradLowering : LoweringPattern<RmsNormGradOp> {
       clearPartialRow(k, partial);
     auto scaled = [&](Value t, Value i, Value mask) {
       Value u = k.load(dy, {t, i}, mask);
-      return weight ? k.fma(u, k.load(weight, {i}, mask), u) : u;
+      return weight ? applyGain(k, u, k.load(weight, {i}, mask), op.getPlain())
+                    : u;
     };
     forTokens(k, rows, [&](Value t) {
       SmallVector<Value> sums =

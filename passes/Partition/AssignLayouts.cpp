@@ -480,7 +480,8 @@ void LayoutAssigner::hideAccumulators(func::FuncOp entry) {
 
 LogicalResult LayoutAssigner::assignEntry(func::FuncOp entry) {
   current = entry;
-  tied = !findArgument(entry, "output.output.weight");
+  tied = !findArgument(entry, "output.output.weight") &&
+         !findArgument(entry, "output.weight");
   for (BlockArgument argument : entry.getArguments()) {
     unsigned index = argument.getArgNumber();
     auto type = cast<RankedTensorType>(argument.getType());

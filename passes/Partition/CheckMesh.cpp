@@ -27,13 +27,22 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
                                        const MeshShape &mesh) {
   if (mesh.ranks() == 1)
     return llvm::Error::success();
-  SmallVector<Constraint> constraints{
-      {Axis::Tensor, "num_heads", config.numHeads},
-      {Axis::Tensor, "norm_num_groups", config.normNumGroups},
-      {Axis::Tensor, "model_dim", config.modelDim},
-      {Axis::Tensor, "ffn_hidden_dim", config.ffnHiddenDim},
-      {Axis::Pipeline, "num_layers", config.numLayers, 0}};
+  SmallVector<Constraint> constraints;
   std::string text;
+  if (config.isLlama()) {
+    constraints = {{Axis::Tensor, "n_kv_heads", config.keyHeads},
+                   {Axis::Tensor, "dim", config.modelDim}};
+    if (mesh[Axis::Chunk] > 1)
+      text += "--mesh: cp: full attention reads the keys of all earlier "
+              "tokens: expected 1 rank, got " +
+              std::to_string(mesh[Axis::Chunk]) + "; use dp, pp or tp\n";
+  } else {
+    constraints = {{Axis::Tensor, "num_heads", config.numHeads},
+                   {Axis::Tensor, "norm_num_groups", config.normNumGroups},
+                   {Axis::Tensor, "model_dim", config.modelDim}};
+  }
+  constraints.push_back({Axis::Tensor, "ffn_hidden_dim", config.ffnHiddenDim});
+  constraints.push_back({Axis::Pipeline, "num_layers", config.numLayers, 0});
   for (const EntrySpec &entry : entries) {
     std::string name = ::megalodon::entryName(entry.kind).str();
     if (entry.kind == EntryKind::Generate) {
@@ -43,11 +52,13 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
       continue;
     }
     constraints.push_back({Axis::Data, "rows of entry " + name, entry.batch});
-    if (mesh[Axis::Chunk] > 1)
+    if (mesh[Axis::Chunk] > 1 && !config.isLlama())
       constraints.push_back({Axis::Chunk, "length of entry " + name,
                              entry.length, config.chunkSize});
   }
   MeshShape nearest = mesh;
+  if (config.isLlama())
+    nearest[Axis::Chunk] = 1;
   for (const Constraint &constraint : constraints) {
     int64_t ranks = mesh[constraint.axis];
     if (!constraint.holds(ranks)) {

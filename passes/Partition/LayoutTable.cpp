@@ -12,13 +12,16 @@ using namespace mlir::megalodon;
 static int tensorDimension(StringRef name, bool tied) {
   // The embedding is split by channels like the residual stream it feeds,
   // unless it is the head as well, which is split by vocabulary.
-  if (name == "embed.weight")
+  if (name == "embed.weight" || name == "tok_embeddings.weight")
     return tied ? 0 : 1;
   if (name == "output.output.weight")
     return 0;
-  if (name == "mega.rmsnorm.weight" || name.starts_with("nffn.norm."))
+  if (name == "mega.rmsnorm.weight" || name.starts_with("nffn.norm.") ||
+      name == "attention_norm.weight" || name == "ffn_norm.weight" ||
+      name == "norm.weight")
     return -1; // these norms see whole rows
   if (name == "mega.wh2.weight" || name == "nffn.fc2.weight" ||
+      name == "attention.wo.weight" || name == "feed_forward.w2.weight" ||
       name == "mega.gamma" || name == "mega.beta")
     return 1;
   return 0; // the outputs of every other projection, channels of the rest
@@ -128,6 +131,7 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
       .Case([](CacheAppendOp) -> R {
         return makeRule({"b s h", "b l h", "b"}, {"b s h"});
       })
+      .Case([](AdvanceCountOp) -> R { return makeRule({"b", "b l d"}, {"b"}); })
       .Case([](SiluOp) -> R { return makeRule({"b l d"}, {"b l d"}); })
       .Case([](GateOp) -> R { return makeRule({"b l d", "b l d"}, {"b l d"}); })
       .Case([](TwoHopResidualOp op) -> R {
@@ -188,6 +192,7 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
                          "b", "b l h", "b l h"},
                         {"b l h", "b l h", "b l h"});
       })
+      .Case([](SumHeadGroupsOp) -> R { return makeRule({"b l h"}, {"b l h"}); })
       .Case([](SiluGradOp) -> R {
         return makeRule({"b l d", "b l d"}, {"b l d"});
       })

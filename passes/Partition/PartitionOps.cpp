@@ -338,7 +338,12 @@ void FunctionPartitioner::rewriteRowNormGrad(Grad op) {
   if (!isSplit(op.getX(), 2))
     return;
   Location loc = op.getLoc();
-  Value sums = Sums::create(b, loc, op.getDy(), op.getX(), op.getWeight());
+  Value sums;
+  if constexpr (std::is_same_v<Sums, RmsNormGradSumsOp>)
+    sums = Sums::create(b, loc, op.getDy(), op.getX(), op.getWeight(),
+                        op.getPlain());
+  else
+    sums = Sums::create(b, loc, op.getDy(), op.getX(), op.getWeight());
   op.getSumsMutable().assign(reduce(loc, sums, {Axis::Tensor}));
   op.setWidth(wholeExtent(op.getX(), 2));
 }
@@ -406,6 +411,17 @@ LogicalResult FunctionPartitioner::rewrite(Operation &op) {
       .Case([&](RotaryOp op) { return divideHeads(op, op.getX()), success(); })
       .Case<ChunkAttentionOp, ChunkAttentionGradOp>(
           [&](auto op) { return divideHeads(op, op.getQ()), success(); })
+      .Case([&](SumHeadGroupsOp op) {
+        op.setGroups(op.getGroups() / parts(op.getX(), 2));
+        return divideHeads(op, op.getX()), success();
+      })
+      .Case([&](AdvanceCountOp op) -> LogicalResult {
+        // What attends to all tokens has no form for a slice of them.
+        if (chunked)
+          return op.emitOpError(
+              "counts the tokens of one rank: expected a mesh with cp=1");
+        return success();
+      })
       .Case<MeanOp, MeanGradOp>([&](auto op) {
         return op.setParts(op.getParts() * shares), success();
       })

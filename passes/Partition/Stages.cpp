@@ -8,9 +8,10 @@ using namespace mlir::megalodon;
 using ::megalodon::PipelineShape;
 
 std::optional<unsigned> StageMap::find(StringRef name) const {
-  if (name == "embed" || name.starts_with("embed."))
+  if (name == "embed" || name.starts_with("embed.") ||
+      name == "tok_embeddings.weight")
     return 0;
-  if (name == "loss" || name.starts_with("output."))
+  if (name == "loss" || name.starts_with("output.") || name == "norm.weight")
     return last();
   unsigned layer = 0;
   if (name.consume_front("layers.") && !name.consumeInteger(10, layer) &&

@@ -477,7 +477,13 @@ FailureOr<std::vector<uint8_t>> PlanWriter::write() {
   plan.add_cpu_features(featureVector);
   plan.add_vocab_size(vocabulary);
   plan.add_output_size(output > 0 ? output : vocabulary);
-  plan.add_chunk_size(number("chunk_size"));
+  // A cache that never closes is one chunk as long as it holds.
+  if (const int64_t capacity = number("max_seq_len")) {
+    plan.add_chunk_size(capacity);
+    plan.add_context(capacity);
+  } else {
+    plan.add_chunk_size(number("chunk_size"));
+  }
   plan.add_num_layers(number("num_layers"));
   plan.add_variables(variableVector);
   plan.add_kernels(kernelVector);

@@ -112,6 +112,8 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
   scorer.begin();
   std::vector<int32_t> window(length + 1);
   std::vector<double> losses(length);
+  const int64_t most = session.plan().context; // 0: state has no end
+  int64_t first = 0;                           // where the state began
   int32_t before = 0; // the byte in front of the window, for the trigram model
   // When each of the latest calls began, so that the rate at the end needs no
   // list of all calls.
@@ -123,8 +125,10 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
     while (recent.size() > 1 && recent[1].first <= total - kRateTokens)
       recent.pop_front();
     corpus.read(position, count + 1, window.data());
-    if (options.resetState)
+    if (options.resetState || (most > 0 && position - first + count > most)) {
       scorer.resetState();
+      first = position;
+    }
     scorer.score(window.data(), count, losses.data());
     for (int64_t i = 0; i < count; ++i) {
       const double loss = losses[i];
@@ -132,8 +136,7 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
         throw Error(str("token ", position + i + 1,
                         ": expected a finite loss, got ", loss));
       result.nll += loss;
-      addToBucket(result.positions, (options.resetState ? i : position + i) + 1,
-                  loss);
+      addToBucket(result.positions, position - first + i + 1, loss);
       if (options.trigram)
         result.trigramNll -= std::log(options.trigram->probability(
             i > 0 ? window[i - 1] : before, window[i], window[i + 1]));

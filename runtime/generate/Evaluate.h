@@ -39,8 +39,8 @@ struct Evaluation {
 inline constexpr int64_t kRateTokens = 65536;
 
 /// Runs the function `score` over the corpus, one row, state carried from call
-/// to call. Called by all ranks; the result is the same on all of them, but for
-/// times and memory.
+/// to call; where it cannot hold the next call it starts afresh. Called by all
+/// ranks; the result is the same on all of them, but for times and memory.
 Evaluation evaluate(Session &session, const Corpus &corpus,
                     const EvaluateOptions &options);
 

@@ -34,6 +34,16 @@ GenerateTimes megalodon::generate(Session &session,
       throw Error(str("the prompt: token ", i, ": expected an id from 0 to ",
                       plan.vocabSize - 1, ", got ", prompt[i]));
 
+  // The last token is not read back.
+  const int64_t read =
+      static_cast<int64_t>(prompt.size()) + std::max<int64_t>(maxTokens - 1, 0);
+  if (plan.context > 0 && read > plan.context)
+    throw Error(str(plan.path, ": expected at most ", plan.context,
+                    " tokens in a sequence (max_seq_len), got a prompt of ",
+                    prompt.size(), " and ", maxTokens,
+                    " to generate; ask for fewer, or compile with a larger "
+                    "max_seq_len"));
+
   auto feed = [&](const int32_t *tokens, int64_t count) {
     CallShape shape{1, count};
     TensorView input = session.variable(function, "tokens", shape);

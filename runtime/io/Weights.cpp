@@ -96,16 +96,19 @@ void refuseSurplus(const plan::LoadedPlan &plan, const SafetensorsFile &file,
         endsWith(name, ".prior_count") || endsWith(name, ".prior_mean") ||
         endsWith(name, ".prior_logv"))
       continue;
-    if (name == "output.output.weight" && accepted("embed.weight")) {
-      const StoredTensor *embedding = file.find("embed.weight");
+    // The head of a model that shares it with the embedding.
+    const std::string table = name == "output.output.weight" ? "embed.weight"
+                              : name == "output.weight"
+                                  ? "tok_embeddings.weight"
+                                  : "";
+    if (!table.empty() && accepted(table)) {
+      const StoredTensor *embedding = file.find(table);
       if (embedding && embedding->type == tensor.type &&
           embedding->shape == tensor.shape &&
           std::memcmp(embedding->data, tensor.data, tensor.bytes) == 0)
         continue;
-      throw Error(str(
-          file.path(),
-          ": tensor 'output.output.weight' differs from 'embed.weight', but ",
-          plan.path, " shares them"));
+      throw Error(str(file.path(), ": tensor '", name, "' differs from '",
+                      table, "', but ", plan.path, " shares them"));
     }
     surplus.push_back(name);
   }

@@ -18,8 +18,8 @@ void readVariables(const plan::LoadedPlan &plan,
 
 /// Throws Error naming the first surplus tensor. Buffers of the original
 /// model's state_dict (`rope.freqs`, `prior_*`) and, where the plan shares
-/// embeddings, an `output.output.weight` equal to `embed.weight` are not
-/// surplus.
+/// embeddings, a head (`output.output.weight`, LLaMA's `output.weight`) equal
+/// to the embedding are not surplus.
 void refuseSurplus(const plan::LoadedPlan &plan, const SafetensorsFile &file,
                    const std::function<bool(const std::string &)> &accepted);
 

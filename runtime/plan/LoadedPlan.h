@@ -246,6 +246,8 @@ public:
   std::string producer, config, model, precision, target, cpu;
   std::vector<std::string> cpuFeatures;
   int64_t vocabSize, outputSize, chunkSize, numLayers;
+  /// Tokens that a sequence may have; 0: any number.
+  int64_t context;
   std::vector<Variable> variables;
   Mesh mesh;
   std::vector<Communicator> communicators;

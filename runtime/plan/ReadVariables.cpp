@@ -30,6 +30,7 @@ void PlanReader::read(const fb::Plan &root) {
   plan.outputSize = root.output_size();
   plan.chunkSize = root.chunk_size();
   plan.numLayers = root.num_layers();
+  plan.context = root.context();
   check(plan.target == "cpu" || plan.target == "cuda", "target",
         "expected 'cpu' or 'cuda', got '", plan.target, "'");
   check((plan.target == "cuda") == plan.isCuda(), "target", "'", plan.target,
@@ -44,6 +45,7 @@ void PlanReader::read(const fb::Plan &root) {
         "expected a positive size, got ", plan.outputSize);
   check(plan.chunkSize >= 0, "chunk_size", "expected a size, got ",
         plan.chunkSize);
+  check(plan.context >= 0, "context", "expected a number, got ", plan.context);
   check(plan.numLayers >= 0, "num_layers", "expected a number, got ",
         plan.numLayers);
   if (root.mesh())

@@ -15,7 +15,7 @@ import numpy as np
 
 import tools  # sets the path of the reference  # isort: skip
 import differences
-import megalodon as ref
+from megalodon import cross_entropy
 from model_cases import IGNORED, models, specified, typed, with_far_rows
 from report import Report
 
@@ -32,6 +32,7 @@ class ModelTest:
     def __init__(self, model, runner, precision, report):
         self.model, self.runner, self.precision, self.report = model, runner, precision, report
         self.config, self.params = model.config, typed(model.params, precision)
+        self.ref = model.reference
         if precision == "f32":
             model.params = {name: value.astype(np.float64) for name, value in self.params.items()}
         shape = f"{model.batch}x{model.length}"
@@ -56,11 +57,11 @@ class ModelTest:
 
     def fresh(self):
         model, tokens, targets = self.model, self.model.tokens, self.model.targets
-        logits, state = ref.forward(self.config, model.params, tokens)
+        logits, state = self.ref.forward(self.config, model.params, tokens)
         out = self.call("forward", {"tokens": tokens})
         self.compare("logits", out.get("logits"), logits)
         self.compare_state("end state", out, state)
-        nll = ref.cross_entropy(logits, targets)
+        nll = cross_entropy(logits, targets)
         out = self.call("score", {"tokens": tokens, "targets": targets})
         self.compare("nll", out.get("nll"), nll)
         self.compare("nll_sum", out["nll_sum"].reshape(()), nll.sum())
@@ -72,8 +73,8 @@ class ModelTest:
 
     def segments(self):
         """The same tokens in pieces: one token, the rest of the chunk exactly, what is left in uneven pieces."""
-        model, chunk = self.model, self.config.chunk_size
-        want, end = ref.forward(self.config, model.params, model.tokens)
+        model, chunk = self.model, min(self.config.chunk_size, 7) if self.model.is_llama else self.config.chunk_size
+        want, end = self.ref.forward(self.config, model.params, model.tokens)
         cuts = [1, max(1, chunk - 1), 3, chunk, 2, 5]
         pieces, state, begin = [], None, 0
         while begin < model.length:
@@ -85,12 +86,25 @@ class ModelTest:
         self.compare(f"logits in {len(pieces)} segments", np.concatenate(pieces, 1), want)
         self.compare_state(f"end state in {len(pieces)} segments", state, end)
 
+    def beyond_capacity(self):
+        """A sequence has an end where all keys are kept; up to there it works, one token further is an error."""
+        model, capacity = self.model, self.config.chunk_size
+        case, words = f"{model.name} {self.precision}", f"expected at most {capacity} tokens in a sequence"
+        full = model.state_after([capacity - 1] * model.batch)
+        want, _ = self.ref.forward(self.config, model.params, model.tokens[:, :1], full)
+        self.compare("logits of the last token", self.call("forward", {"tokens": model.tokens[:, :1]}, full).get("logits"), want)
+        self.report.add(case, "one token too many is refused", None,
+                        refuses(lambda: self.call("forward", {"tokens": model.tokens[:, :2]}, full), words))
+        plan = self.runner.compile_entries(f"{model.name}.{self.precision}.generate", model.fields, "generate:1x5")
+        self.report.add(case, "generating too many is refused", None,
+                        refuses(lambda: self.runner.generate(plan, self.params, model.draw_tokens(capacity)[0], 2), words))
+
     def carried(self):
         """Rows at different positions: forward, score on fewer rows, grad."""
         model, tokens, targets = self.model, self.model.tokens, self.model.targets
         state = model.state_after(model.starts)
-        logits, end = ref.forward(self.config, model.params, tokens, state)
-        nll = ref.cross_entropy(logits, targets)
+        logits, end = self.ref.forward(self.config, model.params, tokens, state)
+        nll = cross_entropy(logits, targets)
         out = self.call("forward", {"tokens": tokens}, state)
         self.compare("logits, carried", out.get("logits"), logits)
         self.compare_state("end state, carried", out, end)
@@ -119,17 +133,20 @@ class ModelTest:
             where = differences.sample(got, SAMPLED_ENTRIES, seed=case + name)
             dense = model.rng.normal(size=(1, got.size))
             directions = np.concatenate([differences.unit_vectors(got.size, where), dense / np.linalg.norm(dense)])
-            want = differences.of_model(self.config, model.params, model.tokens, model.targets, state, name, directions)
+            want = differences.of_model(self.config, model.params, model.tokens, model.targets, state, name, directions, self.ref)
             self.report.compare(case, f"difference of {name}", directions @ got.reshape(-1), want, differences.TOLERANCE,
                                 max(np.abs(got).max(), np.abs(want).max()), differences.FLOOR)
 
     def generate(self):
         """Greedy decoding past chunk boundaries from prompts shorter than, equal to and longer than a chunk."""
         model, chunk = self.model, self.config.chunk_size
-        plan = self.runner.compile_entries(f"{model.name}.{self.precision}.generate", model.fields, f"generate:1x{chunk}")
-        for length in (1, chunk, 2 * chunk + 1):
+        calls, prompts = chunk, (1, chunk, 2 * chunk + 1)
+        if model.is_llama:  # in several calls, up to where there is no more room
+            calls, prompts = 5, (1, chunk // 2, chunk - GENERATED_TOKENS)
+        plan = self.runner.compile_entries(f"{model.name}.{self.precision}.generate", model.fields, f"generate:1x{calls}")
+        for length in prompts:
             prompt = model.draw_tokens(length)[:1]
-            want, margin = greedy(self.config, model.params, prompt, GENERATED_TOKENS)
+            want, margin = greedy(self.ref, self.config, model.params, prompt, GENERATED_TOKENS)
             if margin < SMALLEST_MARGIN:
                 continue
             got = self.runner.generate(plan, self.params, prompt[0], GENERATED_TOKENS)
@@ -137,7 +154,16 @@ class ModelTest:
             self.report.add(f"{model.name} {self.precision}", f"{len(want)} greedy tokens after a prompt of {length}", differ, differ == 0)
 
 
-def greedy(config, params, prompt, count):
+def refuses(call, words):
+    """Whether a call fails and says so."""
+    try:
+        call()
+    except tools.Failure as failure:
+        return words in str(failure)
+    return False
+
+
+def greedy(ref, config, params, prompt, count):
     """Token ids chosen by the largest logit, and the smallest margin over the second."""
     ids, margin = [], np.inf
     logits, state = ref.forward(config, params, prompt)
@@ -165,6 +191,8 @@ def main():
                 test.fresh()
                 test.segments()
                 test.carried()
+                if model.is_llama:
+                    test.beyond_capacity()
                 if model.config.output_size == model.config.vocab_size:
                     test.generate()
             except (tools.Failure, KeyError) as failure:

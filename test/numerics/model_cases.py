@@ -5,7 +5,8 @@ import zlib
 import numpy as np
 
 import tools  # sets the path of the reference  # isort: skip
-import megalodon as ref
+import llama
+import megalodon
 
 IGNORED = -100
 FAR = 1e3  # fills the unspecified rows of caches
@@ -22,6 +23,8 @@ class Model:
 
     def __post_init__(self):
         self.fields = {"model_type": "megalodon", "init_mode": "he", **self.fields}
+        self.is_llama = self.fields["model_type"] == "llama"
+        self.reference = ref = llama if self.is_llama else megalodon
         self.config = ref.Config.of(self.fields)
         self.rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         self.params = ref.random_parameters(self.config, self.rng)
@@ -36,9 +39,9 @@ class Model:
         """The state of rows that have read starts[b] random tokens each."""
         rows = []
         for start in starts:
-            row = ref.fresh_state(self.config, 1)
+            row = self.reference.fresh_state(self.config, 1)
             if start:
-                _, row = ref.forward(self.config, self.params, self.draw_tokens(start)[:1], row)
+                _, row = self.reference.forward(self.config, self.params, self.draw_tokens(start)[:1], row)
             rows.append(row)
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
@@ -46,6 +49,11 @@ class Model:
 def sizes(layers, D, H, Z, V, F, N, C, G, vocab, **flags):
     return {"num_layers": layers, "model_dim": D, "num_heads": H, "z_dim": Z, "value_dim": V, "ffn_hidden_dim": F, "cema_ndim": N,
             "chunk_size": C, "norm_num_groups": G, "vocab_size": vocab, **flags}
+
+
+def llama_sizes(layers, D, H, K, F, C, vocab, **flags):
+    return {"model_type": "llama", "num_layers": layers, "dim": D, "n_heads": H, "n_kv_heads": K, "ffn_hidden_dim": F, "max_seq_len": C,
+            "vocab_size": vocab, **flags}
 
 
 def models():
@@ -60,6 +68,9 @@ def models():
                                  norm_affine=False, rope_base=1e5), 1, 17, [5]),
         Model("one_token", sizes(2, 10, 1, 2, 3, 4, 2, 3, 5, 13), 3, 1, [0, 2, 5]),
         Model("chunk_of_one", sizes(1, 12, 2, 4, 4, 9, 3, 1, 4, 17, swiglu=True), 2, 5, [0, 3]),
+        Model("llama", llama_sizes(2, 12, 2, 2, 14, 33, 23), 2, 19, [0, 13]),
+        Model("llama_grouped", llama_sizes(2, 40, 10, 5, 33, 150, 19, norm_eps=1e-3), 3, 75, [4, 0, 71]),
+        Model("llama_shared", llama_sizes(1, 48, 8, 1, 65, 64, 29, share_emb=True, rope_base=100.0), 1, 30, [31]),
         Model("wide", sizes(1, 80, 2, 36, 68, 70, 8, 16, 16, 50, swiglu=True), 2, 35, [9, 32]),
     ]
 

@@ -12,6 +12,7 @@ An Op has
 """
 import numpy as np
 
+import llama
 import megalodon as ref
 
 # (B, L, scale of the other extents): ones, primes, more than a vector and not a multiple of it.
@@ -211,10 +212,13 @@ class RmsNorm(Op):
         for label, (B, L, size) in SIZES.items():
             x, eps = rng.normal(size=(B, L, size)), NARROW_EPS if label == "one" else EPS
             yield label, {"eps": eps}, {"x": x}
-            yield label + "_affine", {"eps": eps}, {"x": x, "weight": rng.normal(size=size)}
+            weight = rng.normal(size=size)
+            yield label + "_affine", {"eps": eps}, {"x": x, "weight": weight}
+            yield label + "_plain", {"eps": eps, "plain": True}, {"x": x, "weight": weight}
 
     def reference(self, v, a):
-        return {"y": ref.rms_norm(v["x"], v.get("weight"), a["eps"])}
+        norm = llama.rms_norm if a.get("plain") else ref.rms_norm
+        return {"y": norm(v["x"], v.get("weight"), a["eps"])}
 
     def build(self, f, v, a, cot):
         x, weight = v["x"], v.get("weight")
@@ -275,12 +279,14 @@ class Rotary(Op):
 
     def random(self, rng):
         for label, (B, L, heads, dz, chunk) in {"one": (1, 1, 1, 2, 1), "prime": (3, 7, 3, 10, 5), "wide": (2, 40, 2, 38, 16)}.items():
-            yield label, {"heads": heads, "base": 1e4, "chunk": chunk}, {"x": rng.normal(size=(B, L, heads * dz)),
-                                                                       "count": rng.integers(0, 99, B)}
+            inputs = {"x": rng.normal(size=(B, L, heads * dz)), "count": rng.integers(0, 99, B)}
+            yield label, {"heads": heads, "base": 1e4, "chunk": chunk}, inputs
+            if label == "prime":
+                yield label + "_scaled", {"heads": heads, "base": 1e4, "chunk": chunk, "scale": 0.3}, inputs
 
     def reference(self, v, a):
         positions = ref.chunk_positions(v["count"], v["x"].shape[-2], a["chunk"])
-        return {"y": merge_heads(ref.rotary(split_heads(v["x"], a["heads"]), positions, a["base"]))}
+        return {"y": merge_heads(ref.rotary(split_heads(v["x"], a["heads"]), positions, a["base"])) * a.get("scale", 1.0)}
 
     def build(self, f, v, a, cot):
         x, count = v["x"], v["count"]
@@ -289,7 +295,8 @@ class Rotary(Op):
 
 
 class ChunkAttention(Op):
-    """With `base` the queries and keys are rotated first; the caches hold rotated keys either way."""
+    """With `base` the queries and keys are rotated first; the caches hold rotated keys either way. `groups` is the number of heads that
+    keys and values have, where it is not that of the queries."""
     states, differentiable, cotangents, narrow = ("cache_k", "cache_v", "count"), ("q", "k", "v"), ("y",), True
 
     def random(self, rng):
@@ -307,14 +314,20 @@ class ChunkAttention(Op):
             yield label, {"heads": heads}, {**inputs, "count": count}
             if label == "prime":
                 yield label + "_rotary", {"heads": heads, "base": 1e4}, {**inputs, "count": count}
+            if label in GROUPED:
+                heads, groups = GROUPED[label] * heads, heads
+                inputs["q"] = rng.normal(size=(B, L, heads * dz))
+                yield label + "_grouped", {"heads": heads, "groups": groups}, {**inputs, "count": count}
 
     def reference(self, v, a):
         chunk, heads = v["cache_k"].shape[-2], a["heads"]
-        q, k, value, cache_k, cache_v = (split_heads(v[name], heads) for name in ("q", "k", "v", "cache_k", "cache_v"))
+        groups = a.get("groups", heads)
+        q, (k, value, cache_k, cache_v) = split_heads(v["q"], heads), (split_heads(v[name], groups) for name in ("k", "v", "cache_k", "cache_v"))
         if "base" in a:
             positions = ref.chunk_positions(v["count"], q.shape[-3], chunk)
             q, k = (ref.rotary(x, positions, a["base"]) for x in (q, k))
-        return {"y": merge_heads(ref.chunk_attention(q, k, value, cache_k, cache_v, v["count"], chunk)),
+        shared = (np.repeat(x, heads // groups, -2) for x in (k, value, cache_k, cache_v))
+        return {"y": merge_heads(ref.chunk_attention(q, *shared, v["count"], chunk)),
                 "new_k": merge_heads(ref.cache_append(cache_k, k, v["count"], chunk)),
                 "new_v": merge_heads(ref.cache_append(cache_v, value, v["count"], chunk))}
 
@@ -327,15 +340,37 @@ class ChunkAttention(Op):
                                            **options) if "base" in a else x
         q, k = rotary(q), rotary(k)
         lse = (q.shape[:2] + (a["heads"],), "f32" if f.precision == "bf16" else f.precision)
-        y, lse = f.op("chunk_attention", [q, k, value, cache_k, cache_v, count], [of(value), lse], heads=a["heads"])
+        heads, groups = a["heads"], a.get("groups", a["heads"])
+        ungrouped = (value.shape[:2] + (value.shape[2] * heads // groups,), value.element)
+        y, lse = f.op("chunk_attention", [q, k, value, cache_k, cache_v, count], [ungrouped, lse], heads=heads)
         outputs = {"y": y}
         if not cot:
             outputs["new_k"] = f.op("cache_append", [cache_k, k, count], [of(cache_k)])
             outputs["new_v"] = f.op("cache_append", [cache_v, value, count], [of(cache_v)])
             return outputs, None
-        dq, dk, dv = f.op("chunk_attention_grad", [cot["y"], q, k, value, cache_k, cache_v, count, y, lse], [of(q), of(k), of(value)],
-                          heads=a["heads"])
+        dq, dk, dv = f.op("chunk_attention_grad", [cot["y"], q, k, value, cache_k, cache_v, count, y, lse], [of(q), of(q), ungrouped],
+                          heads=heads)
+        if groups != heads:
+            dk, dv = (f.op("sum_head_groups", [x], [of(whole)], heads=heads, groups=groups) for x, whole in ((dk, k), (dv, value)))
         return outputs, {"q": rotary(dq, inverse=True), "k": rotary(dk, inverse=True), "v": dv}
+
+
+# Query heads a key head serves, of the cases that have a grouped twin.
+GROUPED = {"prime": 3, "wide": 2, "decode": 4, "long": 2}
+
+
+class AdvanceCount(Op):
+    states = ("count",)
+
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            yield label, {}, {"x": rng.normal(size=(B, L, size)), "count": rng.integers(0, 99, B)}
+
+    def reference(self, v, a):
+        return {"new_count": v["count"] + v["x"].shape[-2]}
+
+    def build(self, f, v, a, cot):
+        return {"new_count": f.op("advance_count", [v["count"], v["x"]], [of(v["count"])])}, None
 
 
 def open_rows(cache, count):
@@ -641,5 +676,5 @@ class Block(Op):
 
 OPS = {"embedding": Embedding, "linear": Linear, "timestep_norm": TimestepNorm, "cema_coefficients": CemaCoefficients, "cema": Cema,
        "rms_norm": RmsNorm, "layer_norm": LayerNorm, "normalized_qk": NormalizedQK, "rotary": Rotary, "chunk_attention": ChunkAttention,
-       "silu": Silu, "gate": Gate, "add": Add, "two_hop_residual": TwoHopResidual, "last_token": LastToken, "cross_entropy": CrossEntropy,
+       "advance_count": AdvanceCount, "silu": Silu, "gate": Gate, "add": Add, "two_hop_residual": TwoHopResidual, "last_token": LastToken, "cross_entropy": CrossEntropy,
        "mean": Mean, "loss_sum": LossSum, "accumulate": Accumulate, "global_norm": GlobalNorm, "clip": Clip, "adamw": AdamW}

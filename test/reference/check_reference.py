@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 import differences
+import llama
 import megalodon as ref
 from report import Report
 from megalodon import below
@@ -114,11 +115,23 @@ def check_carry(report, case, v, meta):
     check_gradients(report, case, config, params, v["tokens"], v["targets"], state, below("grad.", v))
 
 
-def check_gradients(report, case, config, params, tokens, targets, state, want):
+def check_llama(report, case, v, meta):
+    config, params = llama.Config.of(meta["config"]), below("param.", v)
+    tokens, targets = v["input_ids"], v["targets"]
+    logits, _ = llama.forward(config, params, tokens)
+    check_outputs(report, case, {"logits": logits, "loss": llama.loss(config, params, tokens, targets)},
+                  {name: v[name] for name in ("logits", "loss")})
+    first, middle = llama.forward(config, params, tokens[:, :7])
+    second, _ = llama.forward(config, params, tokens[:, 7:], middle)
+    report.compare(case, "logits in two segments", np.concatenate([first, second], 1), logits, TOLERANCE)
+    check_gradients(report, case, config, params, tokens, targets, None, below("grad.", v), llama)
+
+
+def check_gradients(report, case, config, params, tokens, targets, state, want, model=ref):
     for name in differences.one_of_each_kind(want, seed=case):
         sample = differences.sample(want[name], 1, seed=case + name)
         directions = differences.unit_vectors(want[name].size, sample)
-        got = differences.of_model(config, params, tokens, targets, state, name, directions)
+        got = differences.of_model(config, params, tokens, targets, state, name, directions, model)
         report.compare(case, f"difference of {name}", got, want[name].reshape(-1)[sample],
                        differences.TOLERANCE, np.abs(want[name]).max(), differences.FLOOR)
 
@@ -134,8 +147,8 @@ def main():
         print("MEGALODON_GOLDEN is not set: nothing to check")
     for path in sorted(glob.glob(os.path.join(folder, "*.safetensors"))) if folder else []:
         case = os.path.basename(path)[:-len(".safetensors")]
-        check = {"op": check_op, "model": check_model, "carry": check_carry}.get(case.split("_")[0])
-        if check and args.only in case:
+        check = {"op": check_op, "model": check_model, "carry": check_carry, "llama": check_llama}.get(case.split("_")[0])
+        if check and "train" not in case and args.only in case:
             with open(path[:-len("safetensors")] + "json", encoding="utf-8") as file:
                 check(report, case, load(path), json.load(file))
     return report.finish()

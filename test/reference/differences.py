@@ -52,8 +52,9 @@ def unit_vectors(size, indices):
     return directions
 
 
-def of_model(config, params, tokens, targets, state, name, directions):
-    """d loss / d(tensor `name`) of a model along directions; `name` is a parameter or `state.<...>`."""
+def of_model(config, params, tokens, targets, state, name, directions, model=ref):
+    """d loss / d(tensor `name`) of a model along directions; `name` is a parameter or `state.<...>`; `model` is the
+    reference's module."""
     if name.startswith("state."):
-        return along(lambda variants: ref.loss(config, params, tokens, targets, {**state, name: variants}), state[name], directions)
-    return along(lambda variants: ref.loss(config, {**params, name: variants[:, None]}, tokens, targets, state), params[name], directions)
+        return along(lambda variants: model.loss(config, params, tokens, targets, {**state, name: variants}), state[name], directions)
+    return along(lambda variants: model.loss(config, {**params, name: variants[:, None]}, tokens, targets, state), params[name], directions)

@@ -268,6 +268,15 @@ static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
     (void)fail(llvm::toString(entries.takeError()));
     return nullptr;
   }
+  if (config->isLlama())
+    for (const ::megalodon::EntrySpec &entry : *entries)
+      if (entry.length > config->chunkSize) {
+        (void)fail("--entry: " + ::megalodon::entryName(entry.kind) +
+                   ": expected at most max_seq_len " +
+                   llvm::Twine(config->chunkSize) + " tokens, got " +
+                   llvm::Twine(entry.length));
+        return nullptr;
+      }
   if (llvm::Error error = checkMesh(*config, *entries, mesh)) {
     (void)fail(llvm::toString(std::move(error)));
     return nullptr;

@@ -143,11 +143,26 @@ Result measure(Session &session, size_t index, int repeat) {
   fillSampleInputs(session, index);
   // Touches all memory, loads all code; the second run captures what a GPU
   // replays.
-  session.run(index);
-  session.run(index);
+  // Where a sequence has an end, runs go on from its start when it is reached.
+  int64_t seen = 0;
+  auto rewind = [&] {
+    const int64_t most = session.plan().context;
+    if (most > 0 && seen + function.length > most) {
+      session.resetState(index);
+      seen = 0;
+    }
+    seen += function.length;
+  };
+  auto warm = [&] {
+    rewind();
+    session.run(index);
+  };
+  warm();
+  warm();
   session.device().finish();
   std::vector<double> seconds;
   for (int run = 0; run < repeat; ++run) {
+    rewind();
     const Clock::time_point start = Clock::now();
     session.run(index);
     session.device().finish();
@@ -157,6 +172,7 @@ Result measure(Session &session, size_t index, int repeat) {
   result.seconds = median(seconds);
   session.setProfiling(true);
   for (int run = 0; run < repeat; ++run) {
+    rewind();
     session.run(index);
     for (Row &row : result.rows)
       row.seconds.push_back(0);

@@ -133,6 +133,11 @@ static void runRank(const Arguments &arguments,
   Evaluation result = evaluate(session, corpus, options);
   if (!arguments.traceFile.empty())
     writeTrace(arguments.traceFile, trace, session);
+  if (world.rank() == 0 && plan->context > 0 && result.tokens > plan->context)
+    std::fprintf(stderr,
+                 "note: %s holds %lld tokens of a sequence: the state was "
+                 "forgotten at least that often\n",
+                 plan->path.c_str(), static_cast<long long>(plan->context));
   if (world.rank() != 0)
     return;
   if (losses)

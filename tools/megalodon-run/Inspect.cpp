@@ -257,6 +257,7 @@ Json inspectJson(const plan::LoadedPlan &plan) {
               {"vocab_size", plan.vocabSize},
               {"output_size", plan.outputSize},
               {"chunk_size", plan.chunkSize},
+              {"context", plan.context},
               {"num_layers", plan.numLayers},
               {"parameters", plan.parameterCount()},
               {"parameter_bytes", bytesOf(plan, Role::Parameter)},
@@ -423,10 +424,11 @@ void printCommands(const plan::LoadedPlan &plan, const plan::Function &function,
 void inspectText(const plan::LoadedPlan &plan, bool commands) {
   std::printf("plan        %s\ndigest      %s\nproducer    %s\n",
               plan.path.c_str(), plan.digest.c_str(), plan.producer.c_str());
-  std::printf("model       %s, %s layers, vocabulary %s, chunk %s, %s\n",
+  std::printf("model       %s, %s layers, vocabulary %s, %s %s, %s\n",
               plan.model.c_str(), grouped(plan.numLayers).c_str(),
-              grouped(plan.vocabSize).c_str(), grouped(plan.chunkSize).c_str(),
-              plan.precision.c_str());
+              grouped(plan.vocabSize).c_str(),
+              plan.context > 0 ? "context" : "chunk",
+              grouped(plan.chunkSize).c_str(), plan.precision.c_str());
   std::string features;
   for (const std::string &name : plan.cpuFeatures)
     features += " " + name;

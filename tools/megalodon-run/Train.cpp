@@ -1,4 +1,5 @@
 // megalodon-run train: trains a model from data files and writes checkpoints.
+#include "runtime/core/Error.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/train/Trainer.h"
 #include "tools/megalodon-run/Commands.h"
@@ -10,8 +11,7 @@ using namespace megalodon;
 
 namespace {
 struct Arguments {
-  std::string plan, dataType = "auto", order = "stream", schedule = "linear",
-                    traceFile;
+  std::string plan, dataType = "auto", order, schedule = "linear", traceFile;
   int64_t warmup = -1;
   TrainOptions options;
   SessionOptions session;
@@ -41,11 +41,11 @@ void megalodon::addTrain(CLI::App &app) {
                    "auto (token ids in *.u16 and *.u32, else bytes), bytes, "
                    "uint16 or uint32")
       ->capture_default_str();
-  command
-      ->add_option("--order", arguments->order,
-                   "stream (each row reads on where it stopped, with carried "
-                   "state) or random (windows, fresh state)")
-      ->capture_default_str();
+  command->add_option(
+      "--order", arguments->order,
+      "stream (each row reads on where it stopped, with carried "
+      "state; the default) or random (windows, fresh state; the "
+      "default of a plan whose sequences have an end)");
   command->add_option("--steps", options.steps, "train until this update")
       ->required();
   command
@@ -124,7 +124,6 @@ void megalodon::addTrain(CLI::App &app) {
   command->callback([arguments] {
     TrainOptions &options = arguments->options;
     options.dataType = parseTokenType(arguments->dataType);
-    options.order = parseOrder(arguments->order);
     options.schedule.kind = parseScheduleKind(arguments->schedule);
     int64_t total =
         options.schedule.total > 0 ? options.schedule.total : options.steps;
@@ -132,6 +131,16 @@ void megalodon::addTrain(CLI::App &app) {
                                   ? arguments->warmup
                                   : std::min<int64_t>(2000, total / 10);
     auto plan = plan::LoadedPlan::open(arguments->plan);
+    const bool ends = plan->context > 0;
+    options.order = !arguments->order.empty() ? parseOrder(arguments->order)
+                    : ends                    ? Order::Random
+                                              : Order::Stream;
+    if (ends && options.order == Order::Stream)
+      throw Error(str(plan->path,
+                      ": --order: a stream has no end, but a "
+                      "sequence at most ",
+                      plan->context,
+                      " tokens (max_seq_len); train with --order random"));
     onRanks(arguments->ranks, *plan, arguments->session, [&](World &world) {
       Session session(plan, arguments->session, world);
       TrainOptions ofRank = options;

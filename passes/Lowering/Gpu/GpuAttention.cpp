@@ -225,7 +225,8 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
 
   LogicalResult matchAndRewrite(ChunkAttentionOp op,
                                 PatternRewriter &rewriter) const override {
-    AttentionShape shape(op.getQ(), op.getV(), op.getCacheK(), op.getHeads());
+    AttentionShape shape(op.getQ(), op.getK(), op.getV(), op.getCacheK(),
+                         op.getHeads());
     if (!fitsGpuAttention(shape))
       return failure();
     if (fitsDecodeAttention(shape, options)) {

@@ -111,7 +111,8 @@ public:
   Value row() const { return rowValue; }
   void forEach(function_ref<void(const ChunkBlock &)> body);
 
-  /// The head's columns of the call's tokens, by position; zero elsewhere.
+  /// The head's columns of the call's tokens (of grouped keys and values: of
+  /// the head that serves it), by position; zero elsewhere.
   TileSource ofCall(Value tensor, const ChunkBlock &block, int64_t width) const;
   /// The same with the cache's rows before them.
   TileSource ofChunk(Value tensor, Value cache, const ChunkBlock &block,

@@ -48,7 +48,9 @@ Value emitScores(PatternRewriter &rewriter, const LoweringOptions &options,
   Value head = k.rem(rest, k.index(shape.heads)),
         row = k.div(rest, k.index(shape.heads));
   Value position = positionOf(k, count, row, shape.chunk);
-  Value firstColumn = k.mul(head, k.index(width));
+  Value firstColumn = k.mul(head, k.index(width)),
+        firstKeyColumn =
+            k.mul(shape.headIn(k, keys, head, width), k.index(width));
   Value lane = k.lane(), warp = k.warp(), zero = k.constant(0.0, f32);
   Value isFirstLane = equal(k, lane, k.index(0));
 
@@ -58,9 +60,9 @@ Value emitScores(PatternRewriter &rewriter, const LoweringOptions &options,
     SmallVector<Value> sums = k.loop(
         k.mul(lane, k.index(piece)), k.index(width), piece * kWarpThreads,
         SmallVector<Value>(number, zero), [&](Value at, ValueRange carried) {
-          Value column = k.add(firstColumn, at);
           SmallVector<Value> query =
-              loadNeighbours(k, piece, q, {row, column}, piece);
+              loadNeighbours(k, piece, q, {row, k.add(firstColumn, at)}, piece);
+          Value column = k.add(firstKeyColumn, at);
           SmallVector<Value> next(carried);
           for (int64_t i = 0; i < number; ++i)
             for (auto [x, y] : llvm::zip(query, loadKey(i, column)))
@@ -168,7 +170,8 @@ SmallVector<Value> emitValues(PatternRewriter &rewriter,
   Value inBlock = k.mul(k.rem(thread, k.index(kPieces)), k.index(piece)),
         keyLane = k.div(thread, k.index(kPieces));
   Value inHead = k.add(k.mul(block, k.index(columns)), inBlock);
-  Value column = k.add(k.mul(head, k.index(width)), inHead);
+  Value column = k.add(
+      k.mul(shape.headIn(k, values, head, width), k.index(width)), inHead);
   k.when(k.less(inHead, k.index(width)), [&] {
     SmallVector<Value> sums = k.loop(
         keyLane, position, kKeyLanes * kKeysAtOnce,

@@ -173,7 +173,8 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
 
   LogicalResult matchAndRewrite(ChunkAttentionGradOp op,
                                 PatternRewriter &rewriter) const override {
-    AttentionShape shape(op.getQ(), op.getV(), op.getCacheK(), op.getHeads());
+    AttentionShape shape(op.getQ(), op.getK(), op.getV(), op.getCacheK(),
+                         op.getHeads());
     if (!fitsGpuAttention(shape))
       return failure();
     const GpuAttentionForm form = GpuAttentionForm::choose(

@@ -176,7 +176,8 @@ static int64_t granuleOf(const AttentionShape &shape, int64_t width) {
 TileSource GpuAttentionBlocks::ofCall(Value tensor, const ChunkBlock &block,
                                       int64_t width) const {
   TileSource source;
-  source.matrix = {tensor, {}, block.origin, k.mul(headValue, k.index(width))};
+  Value head = shape.headIn(k, tensor, headValue, width);
+  source.matrix = {tensor, {}, block.origin, k.mul(head, k.index(width))};
   source.rowBegin = block.cached;
   source.rowEnd = block.end;
   source.columns = width;
@@ -189,7 +190,11 @@ TileSource GpuAttentionBlocks::ofChunk(Value tensor, Value cache,
                                        int64_t width) const {
   TileSource source = ofCall(tensor, block, width);
   source.rowBegin = Value();
-  source.before = {cache, {rowValue}, {}, k.mul(headValue, k.index(width))};
+  source.before = {
+      cache,
+      {rowValue},
+      {},
+      k.mul(shape.headIn(k, cache, headValue, width), k.index(width))};
   source.split = block.cached;
   return source;
 }

@@ -48,6 +48,14 @@ func.func @rotation_and_inverse(%x: !x, %count: !count) -> !x {
   return %1 : !x
 }
 
+// CHECK-LABEL: func.func @scaled_rotations_stay
+// CHECK-COUNT-2: megalodon.rotary
+func.func @scaled_rotations_stay(%x: !x, %count: !count) -> !x {
+  %0 = megalodon.rotary %x at %count {base = 1.0e4 : f64, chunk = 4 : i64, heads = 2 : i64, scale = 0.5 : f64} : (!x, !count) -> !x
+  %1 = megalodon.rotary %0 at %count inverse {base = 1.0e4 : f64, chunk = 4 : i64, heads = 2 : i64, scale = 0.5 : f64} : (!x, !count) -> !x
+  return %1 : !x
+}
+
 // CHECK-LABEL: func.func @rotation_twice
 // CHECK-COUNT-2: megalodon.rotary
 func.func @rotation_twice(%x: !x, %count: !count) -> !x {

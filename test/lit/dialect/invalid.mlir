@@ -406,6 +406,24 @@ func.func @rms_norm(%a: tensor<2x8x16xf32>, %b: tensor<16xf32>) {
 
 // -----
 
+// rms_norm C4
+func.func @rms_norm(%a: tensor<2x8x16xf32>) {
+  // expected-error@+1 {{plain: expected a weight, got none}}
+  %r = megalodon.rms_norm %a plain {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>) -> tensor<2x8x16xf32>
+  return
+}
+
+// -----
+
+// rms_norm_grad C4
+func.func @rms_norm_grad(%a: tensor<2x8x16xf32>) {
+  // expected-error@+1 {{plain: expected a weight, got none}}
+  %r = megalodon.rms_norm_grad %a, %a plain {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>) -> tensor<2x8x16xf32>
+  return
+}
+
+// -----
+
 // layer_norm C1
 func.func @layer_norm(%a: tensor<2x8x16xf32>, %b: tensor<16xf32>, %c: tensor<16xf32>) {
   // expected-error@+1 {{result: expected [2, 8, 16], got [2, 8, 8]}}
@@ -559,10 +577,64 @@ func.func @rotary(%a: tensor<2x8x8xf32>, %b: tensor<2xi64>) {
 
 // -----
 
+// rotary C4
+func.func @rotary(%a: tensor<2x8x8xf32>, %b: tensor<2xi64>) {
+  // expected-error@+1 {{scale: expected a positive number, got -1.0}}
+  %r = megalodon.rotary %a at %b {base = 1.000000e+04 : f64, chunk = 4 : i64, heads = 2 : i64, scale = -1.0 : f64} : (tensor<2x8x8xf32>, tensor<2xi64>) -> tensor<2x8x8xf32>
+  return
+}
+
+// -----
+
+// advance_count C1
+func.func @advance_count(%a: tensor<2xi64>, %b: tensor<3x8x8xf32>) {
+  // expected-error@+1 {{count: expected [3], got [2]}}
+  %r = megalodon.advance_count %a by %b : (tensor<2xi64>, tensor<3x8x8xf32>) -> tensor<2xi64>
+  return
+}
+
+// -----
+
+// sum_head_groups C1
+func.func @sum_head_groups(%a: tensor<2x8x10xf32>) {
+  // expected-error@+1 {{heads: expected a divisor of width 10, got 4}}
+  %r = megalodon.sum_head_groups %a {groups = 2 : i64, heads = 4 : i64} : (tensor<2x8x10xf32>) -> tensor<2x8x4xf32>
+  return
+}
+
+// -----
+
+// sum_head_groups C2
+func.func @sum_head_groups(%a: tensor<2x8x12xf32>) {
+  // expected-error@+1 {{groups: expected a divisor of heads 4, got 3}}
+  %r = megalodon.sum_head_groups %a {groups = 3 : i64, heads = 4 : i64} : (tensor<2x8x12xf32>) -> tensor<2x8x9xf32>
+  return
+}
+
+// -----
+
 // chunk_attention C1
-func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x4xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>) {
-  // expected-error@+1 {{k: expected [2, 8, 8], got [2, 8, 4]}}
-  %r:2 = megalodon.chunk_attention %a, %b, %c cache(%d, %e) at %f {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x8x4xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
+func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x7x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>) {
+  // expected-error@+1 {{k: expected [2, 8, 8], got [2, 7, 8]}}
+  %r:2 = megalodon.chunk_attention %a, %b, %c cache(%d, %e) at %f {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x7x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// chunk_attention C1
+func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x6xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x6xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>) {
+  // expected-error@+1 {{the query width of a head: expected a divisor of key width 6, got 4}}
+  %r:2 = megalodon.chunk_attention %a, %b, %c cache(%d, %e) at %f {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x8x6xf32>, tensor<2x8x12xf32>, tensor<2x4x6xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// chunk_attention C1
+func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x16xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x16xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>) {
+  // expected-error@+1 {{the number of key heads: expected a divisor of heads 2, got 4}}
+  %r:2 = megalodon.chunk_attention %a, %b, %c cache(%d, %e) at %f {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x8x16xf32>, tensor<2x8x12xf32>, tensor<2x4x16xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
   return
 }
 
@@ -597,7 +669,7 @@ func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: ten
 
 // chunk_attention C3
 func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>) {
-  // expected-error@+1 {{heads: expected a divisor of value width 12, got 8}}
+  // expected-error@+1 {{the number of key heads: expected a divisor of value width 12, got 8}}
   %r:2 = megalodon.chunk_attention %a, %b, %c cache(%d, %e) at %f {heads = 8 : i64} : (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
   return
 }

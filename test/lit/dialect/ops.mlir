@@ -344,3 +344,37 @@ func.func @adamw(%a: tensor<16xf32>, %b: tensor<16xf32>, %c: tensor<16xf32>, %d:
   %r:3 = megalodon.adamw %a, %b, %c, %d step %e lr %f clip %g {beta1 = 9.000000e-01 : f64, beta2 = 8.750000e-01 : f64, epsilon = 1.000000e-08 : f64, weight_decay = 1.000000e-01 : f64} : (tensor<16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<i64>, tensor<f32>, tensor<f32>) -> (tensor<16xf32>, tensor<16xf32>, tensor<16xf32>)
   return %r#0, %r#1, %r#2 : tensor<16xf32>, tensor<16xf32>, tensor<16xf32>
 }
+
+// CHECK-LABEL: func.func @rms_norm_plain(
+// CHECK: megalodon.rms_norm %{{.*}}, %{{.*}} plain {eps = 1.000000e-05 : f64} :
+// CHECK: megalodon.rms_norm_grad %{{.*}}, %{{.*}}, %{{.*}} plain {eps = 1.000000e-05 : f64} :
+func.func @rms_norm_plain(%a: tensor<2x8x16xf32>, %b: tensor<16xf32>) -> (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) {
+  %r = megalodon.rms_norm %a, %b plain {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x16xf32>
+  %d:2 = megalodon.rms_norm_grad %r, %a, %b plain {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> (tensor<2x8x16xf32>, tensor<16xf32>)
+  return %r, %d#0, %d#1 : tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>
+}
+
+// CHECK-LABEL: func.func @rotary_scaled(
+// CHECK: megalodon.rotary %{{.*}} at %{{.*}} {base = 1.000000e+04 : f64, chunk = 4 : i64, heads = 2 : i64, scale = 2.500000e-01 : f64} :
+func.func @rotary_scaled(%a: tensor<2x8x8xf32>, %b: tensor<2xi64>) -> tensor<2x8x8xf32> {
+  %r = megalodon.rotary %a at %b {base = 1.000000e+04 : f64, chunk = 4 : i64, heads = 2 : i64, scale = 0.25 : f64} : (tensor<2x8x8xf32>, tensor<2xi64>) -> tensor<2x8x8xf32>
+  return %r : tensor<2x8x8xf32>
+}
+
+// CHECK-LABEL: func.func @chunk_attention_grouped(
+// CHECK: megalodon.chunk_attention {{.*}} {heads = 4 : i64} : (tensor<2x8x16xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x24xf32>, tensor<2x8x4xf32>)
+// CHECK: megalodon.chunk_attention_grad {{.*}} -> (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x8x24xf32>)
+// CHECK: megalodon.sum_head_groups %{{.*}} {groups = 2 : i64, heads = 4 : i64} : (tensor<2x8x16xf32>) -> tensor<2x8x8xf32>
+func.func @chunk_attention_grouped(%q: tensor<2x8x16xf32>, %k: tensor<2x8x8xf32>, %v: tensor<2x8x12xf32>, %ck: tensor<2x4x8xf32>, %cv: tensor<2x4x12xf32>, %count: tensor<2xi64>) -> tensor<2x8x8xf32> {
+  %r:2 = megalodon.chunk_attention %q, %k, %v cache(%ck, %cv) at %count {heads = 4 : i64} : (tensor<2x8x16xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x24xf32>, tensor<2x8x4xf32>)
+  %d:3 = megalodon.chunk_attention_grad %r#0, %q, %k, %v cache(%ck, %cv) at %count saved(%r#0, %r#1) {heads = 4 : i64} : (tensor<2x8x24xf32>, tensor<2x8x16xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x8x24xf32>, tensor<2x8x4xf32>) -> (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x8x24xf32>)
+  %s = megalodon.sum_head_groups %d#1 {groups = 2 : i64, heads = 4 : i64} : (tensor<2x8x16xf32>) -> tensor<2x8x8xf32>
+  return %s : tensor<2x8x8xf32>
+}
+
+// CHECK-LABEL: func.func @advance_count(
+// CHECK: megalodon.advance_count %{{.*}} by %{{.*}} : (tensor<2xi64>, tensor<2x8x16xf32>) -> tensor<2xi64>
+func.func @advance_count(%a: tensor<2xi64>, %b: tensor<2x8x16xf32>) -> tensor<2xi64> {
+  %r = megalodon.advance_count %a by %b : (tensor<2xi64>, tensor<2x8x16xf32>) -> tensor<2xi64>
+  return %r : tensor<2xi64>
+}
