@@ -1228,9 +1228,9 @@ func.func @normalized_qk_grad(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: 
 // -----
 
 // chunk_attention_grad C1
-func.func @chunk_attention_grad(%a: tensor<2x8x12xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x4xf32>, %d: tensor<2x8x12xf32>, %e: tensor<2x4x8xf32>, %f: tensor<2x4x12xf32>, %g: tensor<2xi64>, %h: tensor<2x8x12xf32>, %i: tensor<2x8x2xf32>) {
-  // expected-error@+1 {{k: expected [2, 8, 8], got [2, 8, 4]}}
-  %r:3 = megalodon.chunk_attention_grad %a, %b, %c, %d cache(%e, %f) at %g saved(%h, %i) {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x4xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x8x12xf32>, tensor<2x8x2xf32>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
+func.func @chunk_attention_grad(%a: tensor<2x8x12xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x7x8xf32>, %d: tensor<2x8x12xf32>, %e: tensor<2x4x8xf32>, %f: tensor<2x4x12xf32>, %g: tensor<2xi64>, %h: tensor<2x8x12xf32>, %i: tensor<2x8x2xf32>) {
+  // expected-error@+1 {{k: expected [2, 8, 8], got [2, 7, 8]}}
+  %r:3 = megalodon.chunk_attention_grad %a, %b, %c, %d cache(%e, %f) at %g saved(%h, %i) {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x7x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x8x12xf32>, tensor<2x8x2xf32>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
   return
 }
 

@@ -345,10 +345,10 @@ func.func @adamw(%a: tensor<16xf32>, %b: tensor<16xf32>, %c: tensor<16xf32>, %d:
   return %r#0, %r#1, %r#2 : tensor<16xf32>, tensor<16xf32>, tensor<16xf32>
 }
 
-// CHECK-LABEL: func.func @rms_norm_plain(
+// CHECK-LABEL: func.func @rms_norm_plain_gain(
 // CHECK: megalodon.rms_norm %{{.*}}, %{{.*}} plain {eps = 1.000000e-05 : f64} :
 // CHECK: megalodon.rms_norm_grad %{{.*}}, %{{.*}}, %{{.*}} plain {eps = 1.000000e-05 : f64} :
-func.func @rms_norm_plain(%a: tensor<2x8x16xf32>, %b: tensor<16xf32>) -> (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) {
+func.func @rms_norm_plain_gain(%a: tensor<2x8x16xf32>, %b: tensor<16xf32>) -> (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) {
   %r = megalodon.rms_norm %a, %b plain {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<16xf32>) -> tensor<2x8x16xf32>
   %d:2 = megalodon.rms_norm_grad %r, %a, %b plain {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>) -> (tensor<2x8x16xf32>, tensor<16xf32>)
   return %r, %d#0, %d#1 : tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>
