@@ -36,6 +36,12 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
       text += "--mesh: cp: full attention reads the keys of all earlier "
               "tokens: expected 1 rank, got " +
               std::to_string(mesh[Axis::Chunk]) + "; use dp, pp or tp\n";
+    // The gain of the last norm is whole on every tensor rank and its gradient
+    // a slice, which the cut into stages cannot accumulate yet.
+    if (mesh[Axis::Tensor] > 1 && mesh[Axis::Pipeline] > 1)
+      text += "--mesh: tp: llama: expected 1 rank beside a pipeline, got " +
+              std::to_string(mesh[Axis::Tensor]) +
+              "; use tp with dp, or pp with dp\n";
   } else {
     constraints = {{Axis::Tensor, "num_heads", config.numHeads},
                    {Axis::Tensor, "norm_num_groups", config.normNumGroups},
@@ -59,6 +65,8 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
   MeshShape nearest = mesh;
   if (config.isLlama())
     nearest[Axis::Chunk] = 1;
+  if (config.isLlama() && mesh[Axis::Pipeline] > 1)
+    nearest[Axis::Tensor] = 1;
   for (const Constraint &constraint : constraints) {
     int64_t ranks = mesh[constraint.axis];
     if (!constraint.holds(ranks)) {
