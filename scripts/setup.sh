@@ -10,7 +10,7 @@ packages=(
   cmake ninja-build ccache git g++ clang-22 lld-22 libclang-rt-22-dev clang-format-22 clang-tidy-22
   libmlir-22-dev mlir-22-tools llvm-22-dev llvm-22-tools liblld-22-dev libzstd-dev zlib1g-dev
   libflatbuffers-dev flatbuffers-compiler libdnnl-dev libgtest-dev nlohmann-json3-dev libcli11-dev
-  python3 python3-numpy openmpi-bin libopenmpi-dev
+  python3 python3-numpy openmpi-bin libopenmpi-dev libsentencepiece-dev
 )
 # A browser looks at the pages that inspect writes.
 [[ ${1:-} == --tests ]] && packages+=(chromium python3-pil)

@@ -1,38 +1,16 @@
 #include "runtime/cpu/KernelLibrary.h"
 #include "runtime/core/Error.h"
-#include <cerrno>
-#include <cstring>
+#include "runtime/core/MemoryLibrary.h"
 #include <dlfcn.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 namespace megalodon::cpu {
 
 KernelLibrary::KernelLibrary(const plan::LoadedPlan &plan) {
   if (plan.kernels.empty())
     return;
-  int descriptor = ::memfd_create("megalodon-kernels", MFD_CLOEXEC);
-  if (descriptor < 0)
-    throw Error(str(plan.path, ": cannot create memory for the kernels: ",
-                    std::strerror(errno)));
-  size_t written = 0;
-  while (written < plan.object.size()) {
-    ssize_t piece = ::write(descriptor, plan.object.data() + written,
-                            plan.object.size() - written);
-    if (piece < 0 && errno == EINTR)
-      continue;
-    if (piece <= 0) {
-      ::close(descriptor);
-      throw Error(str(plan.path, ": cannot store the kernels in memory: ",
-                      std::strerror(errno)));
-    }
-    written += size_t(piece);
-  }
-  handle = ::dlopen(str("/proc/self/fd/", descriptor).c_str(),
-                    RTLD_NOW | RTLD_LOCAL);
-  const char *message = handle ? nullptr : ::dlerror();
-  const std::string reason = message ? message : "";
-  ::close(descriptor);
+  std::string reason;
+  handle = openLibrary("megalodon-kernels", plan.object.data(),
+                       plan.object.size(), reason);
   if (!handle)
     throw Error(str(plan.path, ": cannot load the kernels: ", reason));
   for (const plan::Kernel &kernel : plan.kernels) {

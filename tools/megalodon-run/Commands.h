@@ -16,6 +16,7 @@ void addConvert(CLI::App &app);
 void addInspect(CLI::App &app);
 void addInvoke(CLI::App &app);
 void addSimulate(CLI::App &app);
+void addTokenize(CLI::App &app);
 void addTrain(CLI::App &app);
 
 } // namespace megalodon

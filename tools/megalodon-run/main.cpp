@@ -17,6 +17,7 @@ int main(int argc, char **argv) {
   megalodon::addConvert(app);
   megalodon::addSimulate(app);
   megalodon::addDoctor(app);
+  megalodon::addTokenize(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {
