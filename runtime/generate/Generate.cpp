@@ -22,7 +22,8 @@ static double secondsSince(std::chrono::steady_clock::time_point start) {
 GenerateTimes megalodon::generate(Session &session,
                                   const std::vector<int32_t> &prompt,
                                   int64_t maxTokens, const Sampling &sampling,
-                                  const std::function<void(int32_t)> &emit) {
+                                  const std::function<void(int32_t)> &emit,
+                                  int32_t last) {
   const plan::LoadedPlan &plan = session.plan();
   size_t function = session.function("generate");
   int64_t length = plan.functions[function].length;
@@ -73,7 +74,8 @@ GenerateTimes megalodon::generate(Session &session,
       logits[j] = loadNumber(output, j);
     int32_t token = sampling.choose(logits, size + i);
     emit(token);
-    if (i + 1 == maxTokens)
+    ++times.tokens;
+    if (i + 1 == maxTokens || token == last)
       break;
     if (token >= plan.vocabSize)
       throw Error(str("generated token ", token,

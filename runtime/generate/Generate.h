@@ -15,13 +15,14 @@ int64_t promptPiece(int64_t position, int64_t remaining, int64_t length,
 
 struct GenerateTimes {
   double promptSeconds = 0, tokenSeconds = 0;
-  int64_t promptCalls = 0;
+  int64_t promptCalls = 0, tokens = 0; ///< tokens: how many were chosen
 };
 
 /// Calls `emit` with each token as soon as it is chosen. Starts from fresh
-/// state.
+/// state, ends after maxTokens or with the token `last`.
 GenerateTimes generate(Session &session, const std::vector<int32_t> &prompt,
                        int64_t maxTokens, const Sampling &sampling,
-                       const std::function<void(int32_t)> &emit);
+                       const std::function<void(int32_t)> &emit,
+                       int32_t last = -1);
 
 } // namespace megalodon

@@ -26,7 +26,16 @@ Order megalodon::parseOrder(const std::string &name) {
     return Order::Stream;
   if (name == "random")
     return Order::Random;
-  throw Error(str("--order: expected stream or random, got '", name, "'"));
+  if (name == "documents")
+    return Order::Documents;
+  throw Error(
+      str("--order: expected stream, random or documents, got '", name, "'"));
+}
+
+const char *megalodon::orderName(Order order) {
+  return order == Order::Stream   ? "stream"
+         : order == Order::Random ? "random"
+                                  : "documents";
 }
 
 static void listFolder(const fs::path &folder, std::vector<DataFile> &files) {
@@ -105,19 +114,19 @@ static TokenType typeOf(const std::string &path, TokenType type) {
                                : TokenType::Bytes;
 }
 
-static size_t bytesPerToken(TokenType type) {
+static uint32_t bytesPerToken(TokenType type) {
   return type == TokenType::Uint32 ? 4 : type == TokenType::Uint16 ? 2 : 1;
 }
 
-/// Calls body with a pointer to the file's tokens in their own type.
+/// Calls body with a pointer to tokens in their own type.
 template <typename Body>
-static void withTokens(const MappedFile &file, TokenType type, Body body) {
-  if (type == TokenType::Uint16)
-    body(reinterpret_cast<const uint16_t *>(file.data()));
-  else if (type == TokenType::Uint32)
-    body(reinterpret_cast<const uint32_t *>(file.data()));
+static void withTokens(const std::byte *data, uint32_t width, Body body) {
+  if (width == 2)
+    body(reinterpret_cast<const uint16_t *>(data));
+  else if (width == 4)
+    body(reinterpret_cast<const uint32_t *>(data));
   else
-    body(reinterpret_cast<const uint8_t *>(file.data()));
+    body(reinterpret_cast<const uint8_t *>(data));
 }
 
 /// Not cryptographic: it notices changed data at the speed of memory.
@@ -138,41 +147,132 @@ static uint64_t mixContent(uint64_t hash, const std::byte *data, size_t bytes) {
   return hash;
 }
 
+Corpus::Source Corpus::openTokenFile(const DataFile &entry, MappedFile file,
+                                     int64_t vocabulary,
+                                     const Tokenizer *tokenizer) {
+  TokenFileView view(file.data(), file.size(), entry.path);
+  const TokenFileHead &head = view.head();
+  if (tokenizer && head.tokenizer != tokenizer->digest())
+    throw Error(str(entry.path, ": tokenizer: expected ",
+                    Sha256::hex(tokenizer->digest()), " (", tokenizer->name(),
+                    "), got ", Sha256::hex(head.tokenizer)));
+  const bool bytes = head.tokenizer == Tokenizer::open("bytes")->digest();
+  if (head.vocabulary > uint64_t(vocabulary) || (bytes && vocabulary > 256))
+    throw Error(str(entry.path, ": vocabulary: expected ",
+                    bytes ? "" : "at most ", vocabulary,
+                    " as the plan has, got ", head.vocabulary));
+  view.verify();
+  hash =
+      mixContent(hash ^ hashName(entry.relative) ^ head.width(),
+                 reinterpret_cast<const std::byte *>(view.digest().data()), 32);
+  onlyBytes &= bytes;
+  text += view.textBytes();
+  Source source{std::move(file), {}, view,          view.data(),
+                head.width(),    0,  view.tokens(), 0};
+  return source;
+}
+
+Corpus::Source Corpus::encodeText(const DataFile &entry, const MappedFile &file,
+                                  int64_t vocabulary,
+                                  const Tokenizer &tokenizer) {
+  verifyVocabulary(tokenizer, vocabulary, entry.path);
+  std::vector<int32_t> tokens;
+  try {
+    tokenizer.encode({reinterpret_cast<const char *>(file.data()), file.size()},
+                     tokens);
+  } catch (const Error &error) {
+    throw Error(str(entry.path, ": ", error.what()));
+  }
+  if (tokens.empty())
+    throw Error(str(entry.path, ": expected text, got none that the tokenizer "
+                                "keeps"));
+  const uint32_t width =
+      TokenFileHead{uint64_t(tokenizer.vocabulary()), -1, -1, {}}.width();
+  std::vector<std::byte> encoded(tokens.size() * width);
+  for (size_t i = 0; i < tokens.size(); ++i)
+    std::memcpy(encoded.data() + i * width, &tokens[i], width);
+  hash = mixContent(hash ^ hashName(entry.relative) ^
+                        hashName(Sha256::hex(tokenizer.digest())),
+                    file.data(), file.size());
+  onlyBytes = false;
+  text += int64_t(file.size());
+  const std::byte *data = encoded.data();
+  return {std::nullopt,
+          std::move(encoded),
+          std::nullopt,
+          data,
+          width,
+          0,
+          int64_t(tokens.size()),
+          0};
+}
+
+Corpus::Source Corpus::openFile(const DataFile &entry, TokenType wanted,
+                                int64_t vocabulary,
+                                const Tokenizer *tokenizer) {
+  MappedFile file(entry.path);
+  if (file.size() == 0)
+    throw Error(str(entry.path, ": expected data, got an empty file"));
+  if (isTokenFile(file.data(), file.size())) {
+    if (wanted != TokenType::Automatic)
+      throw Error(str(entry.path, ": --data-type: expected auto for a token "
+                                  "file, which says its type itself"));
+    return openTokenFile(entry, std::move(file), vocabulary, tokenizer);
+  }
+  if (fs::path(entry.path).extension() == ".tokens")
+    throw Error(str(entry.path, ": magic: expected a token file, got something "
+                                "else: make one with megalodon-run tokenize"));
+  const TokenType type = typeOf(entry.path, wanted);
+  if (type == TokenType::Bytes && tokenizer && !tokenizer->isBytes())
+    return encodeText(entry, file, vocabulary, *tokenizer);
+  if (type == TokenType::Bytes && vocabulary > 256)
+    throw Error(str(entry.path,
+                    ": bytes need a vocabulary of 256, the plan has ",
+                    vocabulary,
+                    ": give --tokenizer FILE.model or token ids (*.tokens, "
+                    "*.u16, *.u32 or --data-type)"));
+  const uint32_t width = bytesPerToken(type);
+  if (file.size() % width)
+    throw Error(str(entry.path, ": expected a multiple of ", width,
+                    " bytes, got ", file.size()));
+  hash = mixContent(hash ^ hashName(entry.relative) ^ width, file.data(),
+                    file.size());
+  onlyBytes &= type == TokenType::Bytes;
+  if (type == TokenType::Bytes)
+    text += int64_t(file.size());
+  const std::byte *data = file.data();
+  const auto count = int64_t(file.size() / width);
+  return {std::move(file), {}, std::nullopt, data, width, 0, count, 0};
+}
+
 Corpus::Corpus(const std::vector<DataFile> &files, TokenType wanted,
-               int64_t vocabulary) {
+               int64_t vocabulary, const Tokenizer *tokenizer) {
+  bool knownText = true;
   for (const DataFile &entry : files) {
-    TokenType type = typeOf(entry.path, wanted);
-    MappedFile file(entry.path);
-    if (file.size() == 0)
-      throw Error(str(entry.path, ": expected data, got an empty file"));
-    if (type == TokenType::Bytes && vocabulary > 256)
-      throw Error(
-          str(entry.path, ": bytes need a vocabulary of 256, the plan has ",
-              vocabulary, ": give token ids (*.u16, *.u32 or --data-type)"));
-    size_t width = bytesPerToken(type);
-    if (file.size() % width)
-      throw Error(str(entry.path, ": expected a multiple of ", width,
-                      " bytes, got ", file.size()));
-    int64_t count = static_cast<int64_t>(file.size() / width);
-    withTokens(file, type, [&](auto *tokens) {
+    const int64_t textBefore = text;
+    Source source = openFile(entry, wanted, vocabulary, tokenizer);
+    knownText &= text > textBefore;
+    withTokens(source.data, source.width, [&](auto *tokens) {
       // The maximum first: a loop without exits is vectorised, and data is
       // nearly always sound.
       uint32_t largest = 0;
-      for (int64_t i = 0; i < count; ++i)
+      for (int64_t i = 0; i < source.count; ++i)
         largest = std::max<uint32_t>(largest, tokens[i]);
       if (largest < vocabulary)
         return;
-      for (int64_t i = 0; i < count; ++i)
+      for (int64_t i = 0; i < source.count; ++i)
         if (tokens[i] >= vocabulary)
           throw Error(str(entry.path, ": token ", i, ": expected an id below ",
                           vocabulary, ", got ", +tokens[i]));
     });
-    hash = mixContent(hash ^ hashName(entry.relative) ^ width, file.data(),
-                      file.size());
-    onlyBytes &= type == TokenType::Bytes;
-    sources.push_back({std::move(file), type, total, count});
-    total += count;
+    source.begin = total;
+    source.firstDocument = documentCount;
+    total += source.count;
+    documentCount += source.documents();
+    sources.push_back(std::move(source));
   }
+  if (!knownText)
+    text = 0;
 }
 
 void Corpus::read(int64_t begin, int64_t count, int32_t *into) const {
@@ -185,7 +285,7 @@ void Corpus::read(int64_t begin, int64_t count, int32_t *into) const {
   while (count > 0) {
     int64_t first = begin - source->begin,
             piece = std::min(count, source->count - first);
-    withTokens(source->file, source->type,
+    withTokens(source->data, source->width,
                [&](auto *tokens) { std::copy_n(tokens + first, piece, into); });
     into += piece;
     count -= piece;
@@ -197,49 +297,24 @@ void Corpus::read(int64_t begin, int64_t count, int32_t *into) const {
   }
 }
 
-BatchOrder::BatchOrder(const Corpus &corpus, Order order, uint64_t seed,
-                       int64_t batch, int64_t length)
-    : corpus(corpus), order(order), seed(seed), batch(batch), length(length),
-      callsPerLap(corpus.size() / (batch * length)) {
-  int64_t needed = order == Order::Stream ? batch * length : length + 1;
-  if (corpus.size() < needed)
-    throw Error(str("training data: expected at least ", needed, " tokens for ",
-                    batch, " rows of ", length, ", got ", corpus.size()));
+int64_t Corpus::documentBegin(int64_t document) const {
+  if (document == documentCount)
+    return total;
+  auto source = std::upper_bound(sources.begin(), sources.end(), document,
+                                 [](int64_t wanted, const Source &s) {
+                                   return wanted < s.firstDocument;
+                                 }) -
+                1;
+  return source->begin +
+         (source->view ? source->view->begin(document - source->firstDocument)
+                       : 0);
 }
 
-int64_t BatchOrder::begin(int64_t call, int64_t row) const {
-  CounterRandom random(seed, hashName("data order"));
-  if (order == Order::Random)
-    return static_cast<int64_t>(
-        random.below(corpus.size() - length, call * batch + row));
-  int64_t lap = call / callsPerLap, piece = call % callsPerLap;
-  int64_t offset = static_cast<int64_t>(random.below(corpus.size(), lap));
-  return (offset + (row * callsPerLap + piece) * length) % corpus.size();
-}
-
-void BatchOrder::read(int64_t call, int32_t *tokens, int32_t *targets) const {
-  read(call, Box::whole({batch, length}), tokens, targets);
-}
-
-void BatchOrder::read(int64_t call, const Box &box, int32_t *tokens,
-                      int32_t *targets) const {
-  const int64_t rows = box.valid({batch, length}, 0),
-                count = box.valid({batch, length}, 1);
-  if (tokens)
-    std::fill_n(tokens, box.elements(), 0);
-  if (targets)
-    std::fill_n(targets, box.elements(), kIgnoredTarget);
-  std::vector<int32_t> window(count + 1);
-  for (int64_t row = 0; row < rows && count > 0; ++row) {
-    corpus.read(begin(call, box.offset[0] + row) + box.offset[1], count + 1,
-                window.data());
-    if (tokens)
-      std::copy_n(window.data(), count, tokens + row * box.extent[1]);
-    if (targets)
-      std::copy_n(window.data() + 1, count, targets + row * box.extent[1]);
+int64_t Corpus::documentAt(int64_t position) const {
+  int64_t first = 0, end = documentCount;
+  while (end - first > 1) {
+    const int64_t middle = first + (end - first) / 2;
+    (documentBegin(middle) <= position ? first : end) = middle;
   }
-}
-
-bool BatchOrder::startsFresh(int64_t call) const {
-  return order == Order::Random || call % callsPerLap == 0;
+  return first;
 }

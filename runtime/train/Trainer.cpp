@@ -218,15 +218,17 @@ Trainer::Trainer(Session &session, const TrainOptions &given)
       function(session.function("train_step")),
       batch(plan.functions[function].batch),
       length(plan.functions[function].length), split(splitOf(options)),
-      corpus(split.training, options.dataType, usableIds(plan)),
+      corpus(split.training, options.dataType, usableIds(plan),
+             options.tokenizer.get()),
       order(corpus, options.order, options.seed, batch, length),
       out(options.out), live(first && isatty(STDERR_FILENO)) {
   if (options.schedule.total == 0)
     options.schedule.total = options.steps;
   verifyOptions();
   if (!split.validation.empty())
-    heldOut.emplace(split.validation, options.dataType, usableIds(plan));
-  if (options.order == Order::Stream)
+    heldOut.emplace(split.validation, options.dataType, usableIds(plan),
+                    options.tokenizer.get());
+  if (options.order != Order::Random)
     for (uint32_t index : plan.functions[function].inputs)
       if (plan.variables[index].role == plan::Role::State)
         state.push_back(
@@ -262,8 +264,10 @@ void Trainer::verifyOptions() const {
 json Trainer::record() const {
   const Schedule &schedule = options.schedule;
   const char *kinds[] = {"linear", "cosine", "constant"};
+  const BatchOrder::Position position =
+      order.position(current * options.accumulate);
   return {{"seed", options.seed},
-          {"order", options.order == Order::Stream ? "stream" : "random"},
+          {"order", orderName(options.order)},
           {"batch", batch},
           {"length", length},
           {"accumulate", options.accumulate},
@@ -271,6 +275,7 @@ json Trainer::record() const {
            {{"tokens", corpus.size()},
             {"fingerprint", str(std::hex, corpus.fingerprint())}}},
           {"next_call", current * options.accumulate},
+          {"position", {{"epoch", position.epoch}, {"index", position.index}}},
           {"model", {{"config", plan.config}, {"precision", plan.precision}}},
           {"plan", plan.digest},
           {"mesh", plan::meshText(plan.mesh)},
@@ -355,6 +360,13 @@ void Trainer::resumeFrom(const Checkpoint &checkpoint) {
     if (found(field) != wanted.at(field))
       throw Error(str(file, ": ", field, ": expected ", wanted.at(field).dump(),
                       " as this command says, got ", found(field).dump()));
+  current = checkpoint.step;
+  wanted = this->record();
+  for (const char *field : {"next_call", "position"})
+    if (record.contains(field) && record.at(field) != wanted.at(field))
+      throw Error(str(file, ": ", field, ": expected ", wanted.at(field).dump(),
+                      " after step ", current, ", got ",
+                      record.at(field).dump()));
   // Checkpoints of one rank did not say so once.
   const std::string alone = plan::meshText({}),
                     mesh = record.value("mesh", alone);

@@ -13,6 +13,7 @@ struct TrainOptions {
   std::vector<std::string> validation; ///< explicit held-out files and folders
   double validationFraction = 0;       ///< or a part of the files of `data`
   TokenType dataType = TokenType::Automatic;
+  std::shared_ptr<const Tokenizer> tokenizer; ///< of text; null: bytes
   Order order = Order::Stream;
   uint64_t seed = 1;
 

@@ -109,6 +109,48 @@ TEST_F(Commands, TrainEvaluateGenerate) {
             sample.out);
 }
 
+TEST_F(Commands, TrainAndEvaluateOnTokenFiles) {
+  const std::string tokens = temporaryPath("data.tokens"),
+                    held = temporaryPath("held.tokens");
+  EXPECT_EQ(
+      run(str("tokenize --tokenizer bytes --out ", tokens, " ", data)).code, 0);
+  EXPECT_EQ(
+      run(str("tokenize --tokenizer bytes --out ", held, " ", data, "/0.txt"))
+          .code,
+      0);
+  auto trainOn = [&](const std::string &folder, const std::string &more) {
+    return run(str("train ", plan, " --data ", tokens, " --validation ", held,
+                   " --order documents --lr 0.3 --warmup 4 --peak-flops 1e10 "
+                   "--tokenizer bytes --total-steps 40 --out ",
+                   folder, " ", more));
+  };
+  // Whole, and in two parts: the loader goes on where it stopped, epochs later.
+  const std::string parts = temporaryFolder("parts");
+  EXPECT_EQ(trainOn(out, "--steps 40 --accumulate 20").code, 0);
+  EXPECT_EQ(trainOn(parts, "--steps 17 --accumulate 20").code, 0);
+  const Result resumed = trainOn(parts, "--steps 40 --accumulate 20 --resume");
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(readText(out + "/checkpoint-40/model.safetensors"),
+            readText(parts + "/checkpoint-40/model.safetensors"));
+  const json record =
+      json::parse(readText(out + "/checkpoint-40/trainer.json"));
+  EXPECT_EQ(record["order"], "documents");
+  EXPECT_GT(record["position"]["epoch"], 1);
+
+  const Result report =
+      run(str("eval ", plan, " --weights ", out, " --data ", held, " --json"));
+  EXPECT_EQ(report.code, 0) << report.err;
+  const Result text = run(str("eval ", plan, " --weights ", out, " --data ",
+                              data, "/0.txt --json"));
+  EXPECT_EQ(json::parse(report.out)["nll"], json::parse(text.out)["nll"]);
+  EXPECT_EQ(json::parse(report.out)["bits_per_byte"],
+            json::parse(text.out)["bits_per_byte"]);
+  expectRefused(str("train ", plan, " --data ", tokens, " --out ", parts,
+                    " --steps 60 --order documents --seed 2 --accumulate 20 "
+                    "--resume"),
+                parts + "/checkpoint-40/trainer.json: seed: expected 2");
+}
+
 TEST_F(Commands, RefuseBadInput) {
   expectRefused("train " + plan + trainOptions + " --steps 40 --data " + out +
                     "/none",

@@ -3,6 +3,7 @@
 #include "runtime/train/Data.h"
 #include "runtime/core/Error.h"
 #include "test/runtime/ToyPlan.h"
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <sys/stat.h>
@@ -198,5 +199,184 @@ TEST(BatchOrder, PartsOfACallAreThoseOfTheWhole) {
           }
         }
     }
+  }
+}
+
+namespace {
+
+/// A token file of `documents` documents of different lengths, in which
+/// document d begins with the token 100 and goes on with d.
+std::string documentsFile(int64_t documents, const std::string &name,
+                          Sha256::Digest tokenizer = {}) {
+  const std::string path = temporaryPath(name);
+  TokenFileWriter writer(path, {200, -1, -1, tokenizer});
+  for (int64_t d = 0; d < documents; ++d) {
+    const std::vector<int32_t> body(size_t(d * 7 % 5), int32_t(d));
+    const int32_t first = 100;
+    writer.append(&first, 1);
+    writer.append(body.data(), body.size());
+    writer.endDocument(4);
+  }
+  writer.commit();
+  return path;
+}
+
+struct Batch {
+  std::vector<int32_t> tokens, targets, resets;
+};
+
+Batch readCall(const BatchOrder &order, int64_t call, const Box &box) {
+  Batch batch;
+  for (auto *list : {&batch.tokens, &batch.targets, &batch.resets})
+    list->assign(size_t(box.elements()), -7);
+  order.read(call, box, batch.tokens.data(), batch.targets.data(),
+             batch.resets.data());
+  return batch;
+}
+
+} // namespace
+
+TEST(Data, ReadsTokenFilesBesideOthers) {
+  const std::string tokens = documentsFile(30, "d.tokens"),
+                    text = write(temporaryPath("text"), "ab");
+  const Corpus alone(listDataFiles({tokens}), TokenType::Automatic, 200);
+  EXPECT_EQ(alone.documents(), 30);
+  EXPECT_EQ(alone.textBytes(), 120);
+  EXPECT_FALSE(alone.isBytes());
+  const Corpus both(listDataFiles({text, tokens}), TokenType::Automatic, 256);
+  EXPECT_EQ(both.documents(), 31);
+  EXPECT_EQ(both.size(), alone.size() + 2);
+  EXPECT_EQ(both.documentBegin(0), 0);
+  EXPECT_EQ(both.documentBegin(1), 2);
+  EXPECT_EQ(both.documentBegin(31), both.size());
+  for (int64_t d = 0; d < 31; ++d) {
+    int32_t first = 0;
+    both.read(both.documentBegin(d), 1, &first);
+    EXPECT_EQ(first, d == 0 ? 'a' : 100);
+    EXPECT_EQ(both.documentAt(both.documentBegin(d)), d);
+    EXPECT_EQ(both.documentAt(both.documentBegin(d + 1) - 1), d);
+  }
+  EXPECT_NE(both.fingerprint(), alone.fingerprint());
+  const auto bytes = Tokenizer::open("bytes");
+  const std::string path = temporaryPath("bytes.tokens");
+  TokenFileWriter writer(path, {256, -1, -1, bytes->digest()});
+  const int32_t letters[] = {'a', 'b'};
+  writer.append(letters, 2);
+  writer.endDocument(2);
+  writer.commit();
+  EXPECT_TRUE(
+      Corpus(listDataFiles({path}), TokenType::Automatic, 256, bytes.get())
+          .isBytes());
+}
+
+TEST(Data, RefusesTokenFilesThatDoNotFit) {
+  const std::string tokens = documentsFile(30, "d.tokens");
+  auto open = [&](int64_t vocabulary, TokenType type = TokenType::Automatic,
+                  const Tokenizer *tokenizer = nullptr) {
+    Corpus(listDataFiles({tokens}), type, vocabulary, tokenizer);
+  };
+  EXPECT_ERROR(open(199), tokens + ": vocabulary: expected at most 199 as the "
+                                   "plan has, got 200");
+  EXPECT_ERROR(open(200, TokenType::Uint16), tokens + ": --data-type: ");
+  EXPECT_ERROR(open(256, TokenType::Automatic, Tokenizer::open("bytes").get()),
+               tokens + ": tokenizer: expected ");
+  std::string bytes = readText(tokens);
+  bytes[70] ^= 1;
+  write(tokens, bytes);
+  EXPECT_ERROR(open(200), tokens + ": digest: expected ");
+  const std::string text = write(temporaryPath("text.tokens"), "text");
+  EXPECT_ERROR(Corpus(listDataFiles({text}), TokenType::Automatic, 256),
+               text + ": magic: expected a token file");
+}
+
+TEST(BatchOrder, AnEpochReadsEveryDocumentOnceInAnOrderOfItsOwn) {
+  const Corpus corpus(listDataFiles({documentsFile(60, "d.tokens")}),
+                      TokenType::Automatic, 200);
+  // One row a token long reads an epoch whole.
+  const BatchOrder order(corpus, Order::Documents, 5, 1, 1),
+      other(corpus, Order::Documents, 6, 1, 1);
+  std::vector<std::vector<int32_t>> epochs;
+  for (int64_t epoch = 0; epoch < 3; ++epoch) {
+    std::vector<int32_t> read, otherRead;
+    for (int64_t i = 0; i < corpus.size(); ++i) {
+      const int64_t call = epoch * corpus.size() + i;
+      EXPECT_EQ(order.position(call).epoch, epoch);
+      EXPECT_EQ(order.position(call).index, i);
+      EXPECT_EQ(order.startsFresh(call), i == 0);
+      int32_t token, target;
+      order.read(call, &token, &target);
+      read.push_back(token);
+      other.read(call, &token, &target);
+      otherRead.push_back(token);
+    }
+    EXPECT_NE(read, otherRead);
+    std::vector<int32_t> sorted = read, all(size_t(corpus.size()));
+    corpus.read(0, corpus.size(), all.data());
+    EXPECT_NE(read, all);
+    std::sort(sorted.begin(), sorted.end());
+    std::sort(all.begin(), all.end());
+    EXPECT_EQ(sorted, all);
+    // Documents stay whole: each number stands in one run behind its mark.
+    std::set<int32_t> seen;
+    for (size_t i = 1; i < read.size(); ++i)
+      if (read[i] != 100 && read[i] != read[i - 1]) {
+        EXPECT_EQ(read[i - 1], 100);
+        EXPECT_TRUE(seen.insert(read[i]).second);
+      }
+    epochs.push_back(read);
+  }
+  EXPECT_NE(epochs[0], epochs[1]);
+  EXPECT_NE(epochs[1], epochs[2]);
+}
+
+TEST(BatchOrder, MeshAndPastDoNotMatter) {
+  const Corpus corpus(listDataFiles({documentsFile(90, "d.tokens")}),
+                      TokenType::Automatic, 200);
+  const int64_t rows = 4, length = 6;
+  for (Order kind : {Order::Stream, Order::Random, Order::Documents}) {
+    const BatchOrder whole(corpus, kind, 3, rows, length, true);
+    for (int64_t call = 0; call < 40; ++call) {
+      const Batch wanted = readCall(whole, call, Box::whole({rows, length}));
+      for (int64_t ranks : {1, 2, 4}) {
+        // A loader that begins here, as after resuming on another mesh.
+        const BatchOrder fresh(corpus, kind, 3, rows, length, true);
+        for (int64_t rank = 0; rank < ranks; ++rank) {
+          const int64_t share = rows / ranks;
+          const Batch part =
+              readCall(fresh, call, Box{{rank * share, 0}, {share, length}});
+          for (auto list : {&Batch::tokens, &Batch::targets, &Batch::resets})
+            EXPECT_TRUE(
+                std::equal((part.*list).begin(), (part.*list).end(),
+                           (wanted.*list).begin() + rank * share * length));
+        }
+      }
+    }
+  }
+}
+
+TEST(BatchOrder, PackedRowsMarkWhereDocumentsBegin) {
+  const Corpus corpus(listDataFiles({documentsFile(60, "d.tokens")}),
+                      TokenType::Automatic, 200);
+  const Box box = Box::whole({3, 8});
+  for (Order kind : {Order::Stream, Order::Random, Order::Documents}) {
+    const BatchOrder packed(corpus, kind, 3, 3, 8, true),
+        plain(corpus, kind, 3, 3, 8);
+    int64_t marks = 0;
+    for (int64_t call = 0; call < 60; ++call) {
+      const Batch got = readCall(packed, call, box),
+                  off = readCall(plain, call, box);
+      EXPECT_EQ(got.tokens, off.tokens);
+      for (size_t i = 0; i < got.tokens.size(); ++i) {
+        EXPECT_EQ(off.resets[i], 0);
+        EXPECT_NE(off.targets[i], kIgnoredTarget);
+        // In this corpus the token 100 begins documents and stands nowhere
+        // else.
+        EXPECT_EQ(got.resets[i], got.tokens[i] == 100);
+        EXPECT_EQ(got.targets[i],
+                  off.targets[i] == 100 ? kIgnoredTarget : off.targets[i]);
+        marks += got.resets[i];
+      }
+    }
+    EXPECT_GT(marks, 100);
   }
 }

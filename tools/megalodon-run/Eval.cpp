@@ -18,7 +18,8 @@ using nlohmann::json;
 
 namespace {
 struct Arguments {
-  std::string plan, weights, dataType = "auto", part = "all", losses, traceFile;
+  std::string plan, weights, dataType = "auto", tokenizer, part = "all", losses,
+                             traceFile;
   std::vector<std::string> data, trigram;
   double validationFraction = 0;
   bool asJson = false;
@@ -44,15 +45,23 @@ static Trigram trainTrigram(const Arguments &arguments) {
   std::vector<DataFile> files = listDataFiles(arguments.trigram);
   if (arguments.part == "validation")
     files = splitDataFiles(files, arguments.validationFraction).training;
+  const Corpus corpus(files, TokenType::Automatic, 256);
+  if (!corpus.isBytes())
+    throw Error("--trigram: expected files of bytes, got token ids");
   Trigram trigram;
-  for (const DataFile &file : files) {
-    MappedFile text(file.path);
-    trigram.add(reinterpret_cast<const uint8_t *>(text.data()), text.size());
+  std::vector<int32_t> tokens(1 << 16);
+  std::vector<uint8_t> bytes(tokens.size());
+  for (int64_t at = 0; at < corpus.size(); at += int64_t(tokens.size())) {
+    const int64_t count = std::min(int64_t(tokens.size()), corpus.size() - at);
+    corpus.read(at, count, tokens.data());
+    std::copy_n(tokens.begin(), count, bytes.begin());
+    trigram.add(bytes.data(), size_t(count));
   }
   return trigram;
 }
 
-static json report(const Evaluation &result, bool bytes, bool trigram) {
+static json report(const Evaluation &result, const Corpus &corpus,
+                   bool trigram) {
   auto tokens = static_cast<double>(result.tokens);
   json positions = json::array();
   for (const PositionLoss &bucket : result.positions) {
@@ -74,8 +83,12 @@ static json report(const Evaluation &result, bool bytes, bool trigram) {
               {"last_tokens_per_second", result.lastRate},
               {"first_resident_bytes", result.residentFirst},
               {"last_resident_bytes", result.residentLast}};
-  if (bytes)
+  if (corpus.isBytes())
     out["bits_per_byte"] = result.mean() / M_LN2;
+  else if (corpus.textBytes() > 0 && result.tokens == corpus.size() - 1)
+    out["bits_per_byte"] =
+        result.nll / M_LN2 / static_cast<double>(corpus.textBytes());
+  out["unit"] = corpus.isBytes() ? "byte" : "token";
   if (trigram) {
     out["trigram_nll"] = result.trigramNll / tokens;
     out["trigram_bits_per_byte"] = result.trigramNll / tokens / M_LN2;
@@ -85,15 +98,18 @@ static json report(const Evaluation &result, bool bytes, bool trigram) {
 
 static void print(const json &out) {
   auto number = [&](const char *name) { return out.at(name).get<double>(); };
-  const char *unit = out.contains("bits_per_byte") ? "byte" : "token";
+  const auto unit = out.at("unit").get<std::string>();
   std::printf("tokens           %.0f\n", number("tokens"));
   std::printf("nll              %.5f nats per token\n", number("nll"));
   std::printf("perplexity       %.4f\n", number("perplexity"));
-  std::printf("bits per %-5s   %.4f\n", unit, number("bits_per_token"));
+  std::printf("bits per %-5s   %.4f\n", unit.c_str(), number("bits_per_token"));
+  if (unit != "byte" && out.contains("bits_per_byte"))
+    std::printf("bits per byte    %.4f\n", number("bits_per_byte"));
   if (out.contains("trigram_nll"))
     std::printf("trigram model    %.4f bits per byte, %.5f nats per token\n",
                 number("trigram_bits_per_byte"), number("trigram_nll"));
-  std::printf("\ntokens of context        tokens   bits per %s\n", unit);
+  std::printf("\ntokens of context        tokens   bits per %s\n",
+              unit.c_str());
   for (const json &bucket : out.at("by_position")) {
     std::string range = str(bucket.at("first").get<int64_t>(), " - ",
                             bucket.at("last").get<int64_t>());
@@ -142,7 +158,7 @@ static void runRank(const Arguments &arguments,
     return;
   if (losses)
     losses->commit();
-  json out = report(result, corpus.isBytes(), options.trigram != nullptr);
+  json out = report(result, corpus, options.trigram != nullptr);
   if (arguments.asJson)
     std::puts(out.dump(2).c_str());
   else
@@ -154,8 +170,11 @@ static void run(Arguments &arguments) {
   if (arguments.options.maxTokens < 0)
     throw Error(str("--max-tokens: expected at least 0, got ",
                     arguments.options.maxTokens));
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (!arguments.tokenizer.empty())
+    tokenizer = Tokenizer::open(arguments.tokenizer);
   Corpus corpus(filesOf(arguments), parseTokenType(arguments.dataType),
-                std::min(plan->vocabSize, plan->outputSize));
+                std::min(plan->vocabSize, plan->outputSize), tokenizer.get());
   std::optional<Trigram> trigram;
   if (!arguments.trigram.empty()) {
     if (!corpus.isBytes())
@@ -184,9 +203,12 @@ void megalodon::addEval(CLI::App &app) {
       ->required();
   command
       ->add_option("--data-type", arguments->dataType,
-                   "auto (token ids in *.u16 and *.u32, else bytes), bytes, "
-                   "uint16 or uint32")
+                   "auto (token files, token ids in *.u16 and *.u32, else "
+                   "text), bytes, uint16 or uint32")
       ->capture_default_str();
+  command->add_option("--tokenizer", arguments->tokenizer,
+                      "tokenizer of text files: bytes (default) or a "
+                      "SentencePiece model (FILE.model)");
   command->add_option("--validation-fraction", arguments->validationFraction,
                       "the fraction training held out");
   command

@@ -3,6 +3,7 @@
 #include "runtime/core/Error.h"
 #include "runtime/core/File.h"
 #include "runtime/plan/LoadedPlan.h"
+#include "runtime/text/Tokenizer.h"
 #include "runtime/train/Checkpoint.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/TraceFile.h"
@@ -15,34 +16,67 @@ using namespace megalodon;
 
 namespace {
 struct Arguments {
-  std::string plan, weights, prompt, promptFile, traceFile;
+  std::string plan, weights, tokenizer, prompt, promptFile, traceFile;
   std::vector<int32_t> promptTokens;
   int64_t maxTokens = 256;
-  bool printTokens = false;
+  bool printTokens = false, bos = false;
   Sampling sampling;
   SessionOptions session;
   CLI::Option *promptOption = nullptr, *promptFileOption = nullptr;
 };
 } // namespace
 
+/// The tokenizer that was named, or bytes for a model of bytes, or none.
+static std::shared_ptr<const Tokenizer>
+tokenizerOf(const Arguments &arguments, const plan::LoadedPlan &plan) {
+  if (arguments.tokenizer.empty())
+    return plan.vocabSize == 256 && plan.outputSize <= 256
+               ? Tokenizer::open("bytes")
+               : nullptr;
+  auto tokenizer = Tokenizer::open(arguments.tokenizer);
+  verifyVocabulary(*tokenizer, std::min(plan.vocabSize, plan.outputSize),
+                   plan.path);
+  return tokenizer;
+}
+
 static std::vector<int32_t> promptOf(const Arguments &arguments,
-                                     const plan::LoadedPlan &plan) {
-  if (!arguments.promptTokens.empty())
-    return arguments.promptTokens;
+                                     const plan::LoadedPlan &plan,
+                                     const Tokenizer *tokenizer) {
+  const std::vector<int32_t> &given = arguments.promptTokens;
+  if (!given.empty()) {
+    // Before the decoder sees them, which knows no position.
+    const int64_t ids = tokenizer ? tokenizer->vocabulary() : plan.vocabSize;
+    for (size_t i = 0; i < given.size(); ++i)
+      if (given[i] < 0 || given[i] >= ids)
+        throw Error(str("the prompt: token ", i, ": expected an id from 0 to ",
+                        ids - 1, ", got ", given[i]));
+    return given;
+  }
   if (!arguments.promptOption->count() && !arguments.promptFileOption->count())
     throw Error("expected one of --prompt, --prompt-file and --prompt-tokens, "
                 "got none");
-  if (plan.vocabSize != 256)
-    throw Error(
-        str(plan.path,
-            ": a prompt of bytes needs a vocabulary of 256, the plan has ",
-            plan.vocabSize, ": give --prompt-tokens"));
+  if (!tokenizer)
+    throw Error(str(
+        plan.path,
+        ": a prompt of bytes needs a vocabulary of 256, the plan has ",
+        plan.vocabSize, ": give --tokenizer FILE.model or --prompt-tokens"));
   std::string text = arguments.promptOption->count()
                          ? arguments.prompt
                          : readText(arguments.promptFile);
   std::vector<int32_t> tokens;
-  for (unsigned char byte : text)
-    tokens.push_back(byte);
+  if (arguments.bos) {
+    if (tokenizer->bos() < 0)
+      throw Error(
+          str("--bos: expected a tokenizer with a mark for a document's "
+              "beginning, got '",
+              tokenizer->name(), "', which has none"));
+    tokens.push_back(tokenizer->bos());
+  }
+  try {
+    tokenizer->encode(text, tokens);
+  } catch (const Error &error) {
+    throw Error(str("the prompt: ", error.what()));
+  }
   return tokens;
 }
 
@@ -59,29 +93,34 @@ static void run(const Arguments &arguments) {
   auto plan = plan::LoadedPlan::open(arguments.plan);
   Session session(plan, arguments.session);
   session.function("generate"); // say so before reading the weights
-  std::vector<int32_t> prompt = promptOf(arguments, *plan);
+  const auto tokenizer = tokenizerOf(arguments, *plan);
+  std::vector<int32_t> prompt = promptOf(arguments, *plan, tokenizer.get());
   loadWeights(arguments.weights, session);
 
-  bool asText = !arguments.printTokens && plan->vocabSize == 256 &&
-                plan->outputSize <= 256;
-  if (asText)
-    for (int32_t token : prompt) {
-      auto byte = static_cast<unsigned char>(token);
-      put(&byte, 1);
-    }
+  // One decoder for the prompt and what follows: a character may begin in one
+  // and end in the other.
+  std::unique_ptr<TextDecoder> decoder;
+  if (tokenizer && !arguments.printTokens)
+    decoder = tokenizer->decoder();
+  auto putText = [](const std::string &text) { put(text.data(), text.size()); };
+  if (decoder)
+    for (int32_t token : prompt)
+      putText(decoder->push(token));
   plan::Trace trace;
   if (!arguments.traceFile.empty())
     session.setTrace(&trace);
   std::string ids;
-  GenerateTimes times =
-      generate(session, prompt, arguments.maxTokens, arguments.sampling,
-               [&](int32_t token) {
-                 auto byte = static_cast<unsigned char>(token);
-                 if (asText)
-                   put(&byte, 1);
-                 else
-                   ids += (ids.empty() ? "" : ",") + std::to_string(token);
-               });
+  GenerateTimes times = generate(
+      session, prompt, arguments.maxTokens, arguments.sampling,
+      [&](int32_t token) {
+        if (decoder)
+          putText(decoder->push(token));
+        else
+          ids += (ids.empty() ? "" : ",") + std::to_string(token);
+      },
+      tokenizer ? tokenizer->eos() : -1);
+  if (decoder)
+    putText(decoder->finish());
   if (!arguments.traceFile.empty())
     writeTrace(arguments.traceFile, trace, session);
   ids += '\n';
@@ -91,8 +130,8 @@ static void run(const Arguments &arguments) {
                "%lld tokens, %.0f tokens/s\n",
                prompt.size(), static_cast<long long>(times.promptCalls),
                static_cast<double>(prompt.size()) / times.promptSeconds,
-               static_cast<long long>(arguments.maxTokens),
-               static_cast<double>(arguments.maxTokens) / times.tokenSeconds);
+               static_cast<long long>(times.tokens),
+               static_cast<double>(times.tokens) / times.tokenSeconds);
 }
 
 void megalodon::addGenerate(CLI::App &app) {
@@ -106,6 +145,12 @@ void megalodon::addGenerate(CLI::App &app) {
       ->add_option("--weights", arguments->weights,
                    "safetensors file, checkpoint or training folder")
       ->required();
+  command->add_option("--tokenizer", arguments->tokenizer,
+                      "bytes (default for a vocabulary of 256) or a "
+                      "SentencePiece model (FILE.model), whose end of document "
+                      "ends the text");
+  command->add_flag("--bos", arguments->bos,
+                    "begin the prompt with the tokenizer's mark");
   arguments->promptOption =
       command->add_option("--prompt", arguments->prompt, "text to continue");
   arguments->promptFileOption = command->add_option(

@@ -11,7 +11,8 @@ using namespace megalodon;
 
 namespace {
 struct Arguments {
-  std::string plan, dataType = "auto", order, schedule = "linear", traceFile;
+  std::string plan, dataType = "auto", tokenizer, order, schedule = "linear",
+                    traceFile;
   int64_t warmup = -1;
   TrainOptions options;
   SessionOptions session;
@@ -38,14 +39,18 @@ void megalodon::addTrain(CLI::App &app) {
                       "chosen by their names");
   command
       ->add_option("--data-type", arguments->dataType,
-                   "auto (token ids in *.u16 and *.u32, else bytes), bytes, "
-                   "uint16 or uint32")
+                   "auto (token files, token ids in *.u16 and *.u32, else "
+                   "text), bytes, uint16 or uint32")
       ->capture_default_str();
+  command->add_option("--tokenizer", arguments->tokenizer,
+                      "tokenizer of text files: bytes (default) or a "
+                      "SentencePiece model (FILE.model)");
   command->add_option(
       "--order", arguments->order,
       "stream (each row reads on where it stopped, with carried "
-      "state; the default) or random (windows, fresh state; the "
-      "default of a plan whose sequences have an end)");
+      "state; the default), documents (the same over documents in an "
+      "order drawn anew for each epoch) or random (windows, fresh "
+      "state; the default of a plan whose sequences have an end)");
   command->add_option("--steps", options.steps, "train until this update")
       ->required();
   command
@@ -124,6 +129,8 @@ void megalodon::addTrain(CLI::App &app) {
   command->callback([arguments] {
     TrainOptions &options = arguments->options;
     options.dataType = parseTokenType(arguments->dataType);
+    if (!arguments->tokenizer.empty())
+      options.tokenizer = Tokenizer::open(arguments->tokenizer);
     options.schedule.kind = parseScheduleKind(arguments->schedule);
     int64_t total =
         options.schedule.total > 0 ? options.schedule.total : options.steps;
@@ -135,7 +142,7 @@ void megalodon::addTrain(CLI::App &app) {
     options.order = !arguments->order.empty() ? parseOrder(arguments->order)
                     : ends                    ? Order::Random
                                               : Order::Stream;
-    if (ends && options.order == Order::Stream)
+    if (ends && options.order != Order::Random)
       throw Error(str(plan->path,
                       ": --order: a stream has no end, but a "
                       "sequence at most ",
