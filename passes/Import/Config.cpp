@@ -410,10 +410,29 @@ private:
   SmallVectorImpl<std::string> &remarks;
 };
 
+/// Whether brackets are nested deeper than any config's; the JSON parser calls
+/// itself for each, and would run out of stack. Brackets in texts count too:
+/// there are none in a config's.
+bool isTooDeep(StringRef text) {
+  constexpr int deepest = 64;
+  int depth = 0;
+  for (char character : text) {
+    depth += character == '{' || character == '[';
+    depth -= character == '}' || character == ']';
+    if (depth > deepest)
+      return true;
+  }
+  return false;
+}
+
 } // namespace
 
 Expected<Config> megalodon::parseConfig(StringRef text, StringRef file,
                                         SmallVectorImpl<std::string> &remarks) {
+  if (isTooDeep(text))
+    return createStringError(inconvertibleErrorCode(),
+                             file + ": expected a flat JSON object, got more "
+                                    "than 64 levels of nesting");
   Expected<json::Value> value = json::parse(text);
   if (!value)
     return createStringError(inconvertibleErrorCode(),

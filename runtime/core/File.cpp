@@ -1,5 +1,6 @@
 #include "runtime/core/File.h"
 #include "runtime/core/Error.h"
+#include "runtime/core/MapErrors.h"
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -16,7 +17,8 @@ namespace megalodon {
 }
 
 MappedFile::MappedFile(std::string path) : filePath(std::move(path)) {
-  int descriptor = ::open(filePath.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe without a writer would be waited for; it is refused below.
+  int descriptor = ::open(filePath.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0)
     fail(filePath, "open");
   struct stat status;
@@ -37,6 +39,7 @@ MappedFile::MappedFile(std::string path) : filePath(std::move(path)) {
   if (status.st_size > 0) {
     base = static_cast<const std::byte *>(mapped);
     bytes = size_t(status.st_size);
+    rememberMapping(base, bytes, filePath.c_str());
   }
 }
 
@@ -46,8 +49,10 @@ MappedFile::MappedFile(MappedFile &&other) noexcept
       bytes(std::exchange(other.bytes, 0)) {}
 
 MappedFile::~MappedFile() {
-  if (base)
-    ::munmap(const_cast<std::byte *>(base), bytes);
+  if (!base)
+    return;
+  forgetMapping(base);
+  ::munmap(const_cast<std::byte *>(base), bytes);
 }
 
 static std::string folderOf(const std::string &path) {
@@ -60,20 +65,36 @@ static std::string folderOf(const std::string &path) {
 void writeAll(int descriptor, std::string_view bytes, const std::string &path) {
   while (!bytes.empty()) {
     ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
-    if (written < 0) {
-      if (errno == EINTR)
-        continue;
+    if (written < 0 && errno == EINTR)
+      continue;
+    if (written == 0)
+      errno = EIO;
+    if (written <= 0)
       fail(path, "write");
-    }
     bytes.remove_prefix(size_t(written));
   }
+}
+
+/// fsync() to its end, signals or not. An error is final: the kernel may have
+/// dropped what it could not write, so asking again would succeed without it.
+static int syncDescriptor(int descriptor) {
+  int result;
+  do
+    result = ::fsync(descriptor);
+  while (result != 0 && errno == EINTR);
+  return result;
+}
+
+void syncFile(int descriptor, const std::string &path) {
+  if (syncDescriptor(descriptor) != 0)
+    fail(path, "sync");
 }
 
 void syncFolder(const std::string &folder) {
   int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0)
     fail(folder, "open");
-  int result = ::fsync(descriptor);
+  int result = syncDescriptor(descriptor);
   int error = errno;
   ::close(descriptor);
   // Some file systems do not sync folders; there the rename is as durable as it
@@ -82,6 +103,23 @@ void syncFolder(const std::string &folder) {
     errno = error;
     fail(folder, "sync");
   }
+}
+
+void createFolders(const std::string &path) {
+  if (::mkdir(path.c_str(), 0777) != 0) {
+    const int error = errno;
+    if (error == ENOENT && folderOf(path) != path) {
+      createFolders(folderOf(path));
+      return createFolders(path);
+    }
+    struct stat status;
+    if (error == EEXIST && ::stat(path.c_str(), &status) == 0 &&
+        S_ISDIR(status.st_mode))
+      return;
+    errno = error;
+    fail(path, "create the folder");
+  }
+  syncFolder(folderOf(path));
 }
 
 AtomicFile::AtomicFile(std::string target)
@@ -117,8 +155,7 @@ void AtomicFile::write(const void *data, size_t bytes) {
 
 void AtomicFile::commit() {
   flush();
-  if (::fsync(descriptor) != 0)
-    fail(path, "sync");
+  syncFile(descriptor, path);
   if (::close(std::exchange(descriptor, -1)) != 0)
     fail(path, "write");
   if (::rename(temporary.c_str(), path.c_str()) != 0)
@@ -128,8 +165,37 @@ void AtomicFile::commit() {
 }
 
 std::string readText(const std::string &path) {
-  MappedFile file(path);
-  return std::string(reinterpret_cast<const char *>(file.data()), file.size());
+  int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0)
+    fail(path, "open");
+  struct stat status;
+  std::string text;
+  int error = ::fstat(descriptor, &status) == 0 ? 0 : errno;
+  const bool regular = error == 0 && S_ISREG(status.st_mode);
+  size_t filled = 0;
+  if (regular) {
+    text.resize(size_t(status.st_size));
+    while (filled < text.size()) {
+      ssize_t got =
+          ::read(descriptor, text.data() + filled, text.size() - filled);
+      if (got < 0 && errno == EINTR)
+        continue;
+      if (got <= 0) {
+        error = got < 0 ? errno : 0;
+        break;
+      }
+      filled += size_t(got);
+    }
+  }
+  ::close(descriptor);
+  if (error) {
+    errno = error;
+    fail(path, "read");
+  }
+  if (!regular)
+    throw Error(str(path, ": expected a regular file"));
+  text.resize(filled);
+  return text;
 }
 
 void writeText(const std::string &path, std::string_view text) {

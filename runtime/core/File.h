@@ -49,7 +49,8 @@ private:
   int descriptor = -1;
 };
 
-/// The whole text of a file.
+/// The whole content of a file, in memory of its own: it cannot change or
+/// become unreadable afterwards.
 std::string readText(const std::string &path);
 
 /// Replaces `path` by `text`, atomically.
@@ -57,6 +58,12 @@ void writeText(const std::string &path, std::string_view text);
 
 /// Writes all bytes to an open file; `path` is for the error.
 void writeAll(int descriptor, std::string_view bytes, const std::string &path);
+
+/// Makes what was written to an open file durable; `path` is for the error.
+void syncFile(int descriptor, const std::string &path);
+
+/// Creates a folder and those above it that are missing, durably.
+void createFolders(const std::string &path);
 
 /// Makes a rename or removal in `folder` durable.
 void syncFolder(const std::string &folder);

@@ -1,6 +1,7 @@
 #include "runtime/io/Safetensors.h"
 #include "runtime/core/BFloat16.h"
 #include "runtime/core/Error.h"
+#include "runtime/io/Json.h"
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -113,46 +114,6 @@ static bool isIndexFile(const std::string &path) {
          path.compare(path.size() - end.size(), end.size(), end) == 0;
 }
 
-/// The file's header, or an index. Refuses duplicate names, which a JSON object
-/// would silently merge.
-static nlohmann::json parseHeader(const std::string &path, const char *text,
-                                  size_t bytes) {
-  const char *what = isIndexFile(path) ? "index" : "safetensors header";
-  std::string duplicate;
-  std::vector<std::vector<std::string>> keys;
-  auto watch = [&](int, nlohmann::json::parse_event_t event,
-                   nlohmann::json &parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if (event == Event::object_start) {
-      keys.emplace_back();
-    } else if (event == Event::object_end) {
-      std::vector<std::string> &names = keys.back();
-      std::sort(names.begin(), names.end());
-      auto twice = std::adjacent_find(names.begin(), names.end());
-      if (twice != names.end())
-        duplicate = *twice;
-      keys.pop_back();
-    } else if (event == Event::key) {
-      keys.back().push_back(parsed.get<std::string>());
-    }
-    return true;
-  };
-  nlohmann::json header;
-  try {
-    header = nlohmann::json::parse(text, text + bytes, watch);
-  } catch (const nlohmann::json::exception &error) {
-    throw Error(
-        str(path, ": the ", what, " is not valid JSON (", error.what(), ")"));
-  }
-  if (!duplicate.empty())
-    throw Error(
-        str(path, ": name '", duplicate, "' stands twice in the ", what));
-  if (!header.is_object())
-    throw Error(str(path, ": expected the ", what, " to be a JSON object, got ",
-                    header.type_name()));
-  return header;
-}
-
 SafetensorsFile::SafetensorsFile(const std::string &path) : name(path) {
   if (isIndexFile(path))
     openIndex();
@@ -164,7 +125,7 @@ SafetensorsFile::SafetensorsFile(const std::string &path) : name(path) {
 
 void SafetensorsFile::openIndex() {
   const std::string text = readText(name);
-  const nlohmann::json parsed = parseHeader(name, text.data(), text.size());
+  const nlohmann::json parsed = parseJson(name, "index", text);
   auto map = parsed.find("weight_map");
   if (map == parsed.end() || !map->is_object())
     throw Error(str(name, ": field 'weight_map': expected an object, got ",
@@ -219,8 +180,9 @@ void SafetensorsFile::open(const std::string &path) {
         path, ": truncated, or not a safetensors file: expected a header of ",
         headerBytes, " bytes, got ", file.size() - 8,
         " bytes after its length"));
-  const nlohmann::json header = parseHeader(
-      path, reinterpret_cast<const char *>(file.data()) + 8, headerBytes);
+  const nlohmann::json header =
+      parseJson(path, "safetensors header",
+                {reinterpret_cast<const char *>(file.data()) + 8, headerBytes});
   const std::byte *data = file.data() + 8 + headerBytes;
   const uint64_t dataBytes = file.size() - 8 - headerBytes;
 
@@ -281,9 +243,10 @@ void SafetensorsFile::open(const std::string &path) {
       tensor.shape.push_back(size.get<int64_t>());
       empty |= tensor.shape.back() == 0;
     }
+    // Of an empty tensor too: somebody may multiply in another order.
     for (int64_t size : tensor.shape)
-      overflow |=
-          !empty && __builtin_mul_overflow(bytes, uint64_t(size), &bytes);
+      overflow |= size && __builtin_mul_overflow(bytes, uint64_t(size), &bytes);
+    overflow |= bytes > uint64_t(std::numeric_limits<int64_t>::max());
     if (empty)
       bytes = 0;
     if (overflow || bytes != end - begin)

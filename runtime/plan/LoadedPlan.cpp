@@ -27,7 +27,7 @@ int64_t Variable::parts(uint32_t dimension) const {
 
 static bool isAmong(const std::vector<uint32_t> &stages, uint32_t stage) {
   return stages.empty() ||
-         std::find(stages.begin(), stages.end(), stage) != stages.end();
+         std::binary_search(stages.begin(), stages.end(), stage);
 }
 
 bool Variable::isHeldBy(uint32_t stage) const { return isAmong(stages, stage); }

@@ -3,6 +3,7 @@
 // runtime/plan/Plan.fbs in plain structs.
 #pragma once
 #include "runtime/core/ElementType.h"
+#include "runtime/core/Trust.h"
 #include "runtime/parallel/Mesh.h"
 #include "runtime/plan/Header.h"
 #include <array>
@@ -236,10 +237,13 @@ class LoadedPlan {
 public:
   /// Reads and checks a plan file. Throws Error naming the file and what is
   /// wrong with it.
-  static std::shared_ptr<const LoadedPlan> open(const std::string &path);
+  static std::shared_ptr<const LoadedPlan> open(const std::string &path,
+                                                Trust trust = Trust::Verify);
   /// The same for a file already in memory; `path` only names it.
-  static std::shared_ptr<const LoadedPlan>
-  parse(const std::string &path, const uint8_t *data, size_t bytes);
+  static std::shared_ptr<const LoadedPlan> parse(const std::string &path,
+                                                 const uint8_t *data,
+                                                 size_t bytes,
+                                                 Trust trust = Trust::Verify);
 
   std::string path;
   std::string digest; ///< hexadecimal

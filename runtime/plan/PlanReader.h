@@ -22,6 +22,11 @@ inline constexpr uint32_t kMaxMicrobatches = 1 << 16;
 inline constexpr uint32_t kMaxThreads = 1024;
 inline constexpr uint64_t kMaxSharedBytes = 227 << 10;
 inline constexpr int64_t kMaxLaunch = std::numeric_limits<int32_t>::max();
+// Loops over these are nested.
+inline constexpr size_t kMaxDimensions = 16;
+inline constexpr uint32_t kMaxFunctions = 1024;
+inline constexpr uint32_t kMaxImages = 256;
+inline constexpr uint32_t kMaxName = 4096;
 // Message tags: MPI promises 15 bits, and the tools need some of their own.
 inline constexpr uint32_t kMaxChannel = (1 << 14) - 1;
 
@@ -29,7 +34,8 @@ inline constexpr uint32_t kMaxChannel = (1 << 14) - 1;
 /// ReadFunctions.cpp, ReadCommands.cpp.
 class PlanReader {
 public:
-  explicit PlanReader(LoadedPlan &plan) : plan(plan) {}
+  PlanReader(LoadedPlan &plan, uint64_t payloadBytes)
+      : plan(plan), room((uint64_t(64) << 20) + 64 * payloadBytes) {}
 
   void read(const fb::Plan &root);
 
@@ -49,6 +55,34 @@ private:
     check(int(value) >= 0 && value <= last, field, "unknown value ",
           int(value));
     return To(int(value));
+  }
+
+  /// Counts memory before it is asked for. Tables, lists and texts of a payload
+  /// may be shared, as texts are, so that a small file could fill any memory.
+  void take(uint64_t bytes) const {
+    check(bytes <= room, "payload",
+          "the same parts of it are used over and "
+          "over, more often than any compiler does");
+    room -= bytes;
+  }
+  template <typename T>
+  const flatbuffers::Vector<T> &list(const flatbuffers::Vector<T> &from) const {
+    constexpr uint64_t structBytes = 256;
+    take(from.size() * (std::is_class_v<T> ? structBytes : sizeof(T)));
+    return from;
+  }
+  std::string text(const flatbuffers::String *from) const {
+    if (!from)
+      return "";
+    take(from->size());
+    return from->str();
+  }
+  /// A text that errors repeat.
+  std::string nameIn(const flatbuffers::String *from,
+                     const std::string &field) const {
+    check(from->size() <= kMaxName, field, "expected names of at most ",
+          kMaxName, " bytes, got ", from->size());
+    return text(from);
   }
 
   // ReadVariables.cpp
@@ -125,6 +159,8 @@ private:
 
   LoadedPlan &plan;
   std::set<std::string> sharedNames;
+  int64_t elements = 0;      ///< of all variables
+  mutable uint64_t room;     ///< bytes that may yet be copied
   std::set<uint32_t> events; ///< started and not yet waited for
 };
 

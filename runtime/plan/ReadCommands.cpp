@@ -7,7 +7,7 @@ namespace megalodon::plan {
 Command PlanReader::readCommand(const fb::Command &from, const Context &context,
                                 const std::string &field) {
   Command command;
-  command.location = from.location() ? from.location()->str() : "";
+  command.location = text(from.location());
   command.queue = from.queue();
   switch (from.operation_type()) {
   case fb::Operation::Dispatch:
@@ -47,13 +47,13 @@ Dispatch PlanReader::readDispatch(const fb::Dispatch &from,
   check(dispatch.kernel < plan.kernels.size(), field + ".kernel", "kernel ",
         dispatch.kernel, " is out of range (", plan.kernels.size(),
         " kernels)");
-  for (uint32_t index : *from.args()) {
+  for (uint32_t index : list(*from.args())) {
     buffer(context, index, field + ".args");
     dispatch.args.push_back(index);
   }
   if (from.immediates())
-    dispatch.immediates.assign(from.immediates()->begin(),
-                               from.immediates()->end());
+    for (int64_t immediate : list(*from.immediates()))
+      dispatch.immediates.push_back(immediate);
   const fb::Grid *grid = from.grid();
   check(grid, field + ".grid", "is missing");
   dispatch.grid = {
@@ -98,7 +98,7 @@ Product PlanReader::readProduct(const fb::Product &from, const Context &context,
                   from.tile_m(),
                   from.tile_n(),
                   from.accumulate(),
-                  from.source() ? from.source()->str() : "",
+                  text(from.source()),
                   enumerator<ElementType>(from.type(), fb::ElementType::MAX,
                                           field + ".type"),
                   enumerator<ElementType>(from.result_type(),
@@ -209,7 +209,7 @@ CollectiveStart PlanReader::readCollective(const fb::CollectiveStart &from,
         field + ".type", "cannot add up ", elementName(collective.type));
   check(from.items()->size() > 0, field + ".items",
         "expected at least one, got none");
-  for (const fb::CollectiveItem *item : *from.items())
+  for (const fb::CollectiveItem *item : list(*from.items()))
     collective.items.push_back(
         readItem(*item, collective, uint64_t(communicator.size), context,
                  str(field, ".items[", collective.items.size(), "]")));

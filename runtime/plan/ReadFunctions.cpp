@@ -8,7 +8,7 @@ void PlanReader::readVariableList(const flatbuffers::Vector<uint32_t> &from,
                                   Function &function, const std::string &field,
                                   std::vector<uint32_t> &into) const {
   std::set<std::string> names;
-  for (uint32_t index : from) {
+  for (uint32_t index : list(from)) {
     check(index < plan.variables.size(), field, "variable ", index,
           " is out of range (", plan.variables.size(), " variables)");
     const Variable &variable = plan.variables[index];
@@ -46,7 +46,7 @@ void PlanReader::checkShape(const Variable &variable, const Function &function,
 
 void PlanReader::readFunction(const fb::Function &from) {
   Function function;
-  function.name = from.name()->str();
+  function.name = nameIn(from.name(), "functions");
   const std::string field = str("function '", function.name, "'");
   check(plan.findFunction(function.name) < 0, "functions", "name '",
         function.name, "' stands twice");
@@ -79,7 +79,7 @@ void PlanReader::readFunction(const fb::Function &from) {
   }
   check(from.programs()->size() == uint32_t(plan.mesh.pp), field + ".programs",
         "expected ", plan.mesh.pp, ", got ", from.programs()->size());
-  for (const fb::Program *program : *from.programs())
+  for (const fb::Program *program : list(*from.programs()))
     readProgram(*program, function,
                 str(field, ".programs[", function.programs.size(), "]"));
   checkMessages(function, &Program::actions, field + ".actions");
@@ -114,17 +114,17 @@ void PlanReader::readProgram(const fb::Program &from, Function &function,
         function.batch, " x ", function.length);
   const Context context{function, program, function.batch / cut,
                         function.length / function.chunkParts};
-  for (const fb::Buffer *buffer : *from.buffers())
+  for (const fb::Buffer *buffer : list(*from.buffers()))
     readBuffer(*buffer, context,
                str(field, ".buffers[", program.buffers.size(), "]"));
-  for (const fb::Segment *segment : *from.segments())
+  for (const fb::Segment *segment : list(*from.segments()))
     readSegment(*segment, context,
                 str(field, ".segments[", program.segments.size(), "]"));
-  for (const fb::Action *action : *from.actions())
+  for (const fb::Action *action : list(*from.actions()))
     program.actions.push_back(
         readAction(*action, context,
                    str(field, ".actions[", program.actions.size(), "]")));
-  for (const fb::Action *action : *from.update_actions())
+  for (const fb::Action *action : list(*from.update_actions()))
     program.updateActions.push_back(readAction(
         *action, context,
         str(field, ".update_actions[", program.updateActions.size(), "]")));
@@ -134,9 +134,9 @@ void PlanReader::readProgram(const fb::Program &from, Function &function,
 void PlanReader::readSegment(const fb::Segment &from, const Context &context,
                              const std::string &field) {
   Segment segment;
-  segment.name = from.name()->str();
+  segment.name = text(from.name());
   events.clear();
-  for (const fb::Command *command : *from.commands())
+  for (const fb::Command *command : list(*from.commands()))
     segment.commands.push_back(
         readCommand(*command, context,
                     str(field, ".commands[", segment.commands.size(), "]")));
@@ -212,7 +212,7 @@ void PlanReader::readBuffer(const fb::Buffer &from, const Context &context,
       from.variable(),
       from.offset(),
       from.bytes(),
-      from.name() ? from.name()->str() : "",
+      text(from.name()),
       from.stride(),
       enumerator<Indexed>(from.index(), fb::Indexed::MAX, field + ".index")};
   const uint64_t copies = copiesOf(buffer, program);

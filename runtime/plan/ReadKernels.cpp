@@ -5,9 +5,8 @@
 namespace megalodon::plan {
 
 void PlanReader::readKernel(const fb::Kernel &from) {
-  Kernel kernel{from.symbol()->str(), from.scratch_bytes(),
-                from.source() ? from.source()->str() : "", from.threads(),
-                from.words()};
+  Kernel kernel{nameIn(from.symbol(), "kernels"), from.scratch_bytes(),
+                text(from.source()), from.threads(), from.words()};
   check(!kernel.symbol.empty() && kernel.symbol.find('\0') == std::string::npos,
         "kernels", "a symbol is not a name");
   check(kernel.scratchBytes <= kMaxBytes,
@@ -26,7 +25,8 @@ void PlanReader::readKernel(const fb::Kernel &from) {
 }
 
 void PlanReader::readImage(const fb::GpuImage &from) {
-  GpuImage image{from.arch()->str(),
+  take(from.data()->size());
+  GpuImage image{nameIn(from.arch(), "images"),
                  from.ptx(),
                  {from.data()->begin(), from.data()->end()}};
   const std::string field = str("image '", image.arch, "'");

@@ -17,15 +17,15 @@ static_assert(int(fb::ElementType::MAX) == int(ElementType::I8) &&
               int(fb::ActionKind::MAX) == int(ActionKind::Receive));
 
 void PlanReader::read(const fb::Plan &root) {
-  plan.producer = root.producer()->str();
-  plan.config = root.config()->str();
-  plan.model = root.model()->str();
-  plan.precision = root.precision()->str();
-  plan.target = root.target()->str();
-  plan.cpu = root.cpu() ? root.cpu()->str() : "";
+  plan.producer = text(root.producer());
+  plan.config = text(root.config());
+  plan.model = text(root.model());
+  plan.precision = text(root.precision());
+  plan.target = text(root.target());
+  plan.cpu = text(root.cpu());
   if (root.cpu_features())
-    for (const flatbuffers::String *name : *root.cpu_features())
-      plan.cpuFeatures.push_back(name->str());
+    for (const flatbuffers::String *name : list(*root.cpu_features()))
+      plan.cpuFeatures.push_back(text(name));
   plan.vocabSize = root.vocab_size();
   plan.outputSize = root.output_size();
   plan.chunkSize = root.chunk_size();
@@ -51,16 +51,20 @@ void PlanReader::read(const fb::Plan &root) {
   if (root.mesh())
     readMesh(*root.mesh());
   if (root.communicators())
-    for (const fb::Communicator *communicator : *root.communicators())
+    for (const fb::Communicator *communicator : list(*root.communicators()))
       readCommunicator(*communicator);
-  for (const fb::Variable *variable : *root.variables())
+  for (const fb::Variable *variable : list(*root.variables()))
     readVariable(*variable);
   for (const Variable &variable : plan.variables)
     checkParameterOf(variable);
-  for (const fb::Kernel *kernel : *root.kernels())
+  for (const fb::Kernel *kernel : list(*root.kernels()))
     readKernel(*kernel);
   if (root.object())
+    take(root.object()->size());
+  if (root.object())
     plan.object.assign(root.object()->begin(), root.object()->end());
+  check(!root.images() || root.images()->size() <= kMaxImages, "images",
+        "expected at most ", kMaxImages);
   if (root.images())
     for (const fb::GpuImage *image : *root.images())
       readImage(*image);
@@ -68,6 +72,8 @@ void PlanReader::read(const fb::Plan &root) {
             !(plan.isCuda() ? plan.images.empty() : plan.object.empty()),
         plan.isCuda() ? "images" : "object", "expected the code of ",
         plan.kernels.size(), " kernels, got nothing");
+  check(root.functions()->size() <= kMaxFunctions, "functions",
+        "expected at most ", kMaxFunctions, ", got ", root.functions()->size());
   for (const fb::Function *function : *root.functions())
     readFunction(*function);
   check(!plan.functions.empty(), "functions",
@@ -107,7 +113,7 @@ PlanReader::readStages(const flatbuffers::Vector<uint32_t> *from,
   std::vector<uint32_t> stages;
   if (!from)
     return stages;
-  for (uint32_t stage : *from) {
+  for (uint32_t stage : list(*from)) {
     check(stage < uint32_t(plan.mesh.pp), field, "pipeline rank ", stage,
           " is out of range (", plan.mesh.pp, ")");
     check(stages.empty() || stages.back() < stage, field,
@@ -134,6 +140,9 @@ void PlanReader::readSplits(const fb::Variable &from, Variable &variable,
   variable.localShape = variable.shape;
   if (!from.splits())
     return;
+  check(from.splits()->size() <= variable.shape.size(), field,
+        "expected at most one for each of ", variable.shape.size(),
+        " dimensions, got ", from.splits()->size());
   for (const fb::Split *split : *from.splits()) {
     const uint32_t dimension = split->dimension();
     check(dimension < variable.shape.size(), field, "dimension ", dimension,
@@ -151,7 +160,7 @@ void PlanReader::readSplits(const fb::Variable &from, Variable &variable,
 
 void PlanReader::readVariable(const fb::Variable &from) {
   Variable variable;
-  variable.name = from.name()->str();
+  variable.name = nameIn(from.name(), "variables");
   const std::string field = str("variable '", variable.name, "'");
   check(!variable.name.empty(), "variables", "a name is empty");
   variable.type = enumerator<ElementType>(from.type(), fb::ElementType::MAX,
@@ -159,14 +168,18 @@ void PlanReader::readVariable(const fb::Variable &from) {
   variable.role = enumerator<Role>(from.role(), fb::Role::MAX, field + ".role");
   variable.dynamic =
       enumerator<Dynamic>(from.dynamic(), fb::Dynamic::MAX, field + ".dynamic");
-  int64_t elements = 1;
-  for (int64_t size : *from.shape()) {
-    check(size > 0 && !__builtin_mul_overflow(elements, size, &elements) &&
-              elements <= kMaxElements,
+  check(from.shape()->size() <= kMaxDimensions, field + ".shape",
+        "expected at most ", kMaxDimensions, " dimensions, got ",
+        from.shape()->size());
+  int64_t size = 1;
+  for (int64_t extent : *from.shape()) {
+    check(extent > 0 && !__builtin_mul_overflow(size, extent, &size) &&
+              size <= kMaxElements - elements,
           field + ".shape", "expected positive sizes and at most ",
-          kMaxElements, " elements");
-    variable.shape.push_back(size);
+          kMaxElements, " elements in all variables");
+    variable.shape.push_back(extent);
   }
+  elements += size;
   const size_t leading = variable.dynamic == Dynamic::BatchLength ? 2
                          : variable.dynamic == Dynamic::Batch     ? 1
                                                                   : 0;

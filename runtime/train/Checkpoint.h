@@ -2,6 +2,7 @@
 // carried state and a record of where the run stood. A checkpoint appears whole
 // or not at all.
 #pragma once
+#include "runtime/core/Trust.h"
 #include "runtime/io/SpreadTensor.h"
 #include "runtime/parallel/Communicator.h"
 #include "runtime/session.h"
@@ -57,10 +58,11 @@ const nlohmann::json &recordField(const std::string &folder,
                                   const nlohmann::json &record,
                                   const std::string &name);
 
-/// Checks size and digest of one of the files a record lists.
+/// Checks size and, unless it is trusted, digest of one of the files a record
+/// lists.
 void verifyCheckpointFile(const std::string &folder,
-                          const nlohmann::json &record,
-                          const std::string &name);
+                          const nlohmann::json &record, const std::string &name,
+                          Trust trust = Trust::Verify);
 
 /// Which files of a record hold one of the three sets, with the index first if
 /// there is one: for "model.safetensors" that file, or
@@ -77,13 +79,15 @@ std::string findWeights(const std::string &path);
 
 /// Fills all parameters from what `path` means. Throws Error naming file and
 /// tensor. Called by all ranks.
-void loadWeights(const std::string &path, Session &session);
+void loadWeights(const std::string &path, Session &session,
+                 Trust trust = Trust::Verify);
 
 /// Fills parameters, moments and state, wherever they were saved. Everything is
 /// verified; an error names file and tensor. Called by all ranks; each reads
 /// its parts and verifies some files.
 void loadCheckpoint(const std::string &folder, const nlohmann::json &record,
                     const plan::LoadedPlan &plan,
-                    const CheckpointTensors &tensors, World &world);
+                    const CheckpointTensors &tensors, World &world,
+                    Trust trust = Trust::Verify);
 
 } // namespace megalodon

@@ -20,6 +20,17 @@ static std::string tagOf(const std::string &name) {
              : "train/" + name;
 }
 
+/// Whether it is a line that add() wrote, whole.
+static bool isLine(const json &line) {
+  if (!line.is_object() || !line.contains("step") ||
+      !line["step"].is_number_integer())
+    return false;
+  for (const char *field : {"loss", "validation_loss"})
+    if (line.contains(field) && !line[field].is_number())
+      return false;
+  return true;
+}
+
 Metrics::Metrics(const std::string &folder, int64_t step)
     : path(folder + "/metrics.jsonl"), events(folder, step) {
   std::string kept;
@@ -28,7 +39,7 @@ Metrics::Metrics(const std::string &folder, int64_t step)
     for (std::string text; std::getline(lines, text);) {
       json line =
           json::parse(text, nullptr, false); // a killed run leaves half a line
-      if (!line.is_object() || !line.contains("step") || line["step"] > step)
+      if (!isLine(line) || line["step"] > step)
         continue;
       kept += text + "\n";
       remember(line);
@@ -59,10 +70,7 @@ void Metrics::add(const json &line) {
   events.add(line["step"], scalars);
 }
 
-void Metrics::sync() {
-  if (::fsync(descriptor) != 0)
-    throw Error(str(path, ": cannot sync: ", std::strerror(errno)));
-}
+void Metrics::sync() { syncFile(descriptor, path); }
 
 int64_t megalodon::residentBytes() {
   std::ifstream file("/proc/self/statm");

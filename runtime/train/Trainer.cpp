@@ -1,6 +1,7 @@
 #include "runtime/train/Trainer.h"
 #include "runtime/core/Error.h"
 #include "runtime/core/File.h"
+#include "runtime/core/FolderLock.h"
 #include "runtime/device.h"
 #include "runtime/generate/Evaluate.h"
 #include "runtime/io/Weights.h"
@@ -12,19 +13,16 @@
 #include "runtime/train/Tensors.h"
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
-#include <fcntl.h>
 #include <filesystem>
 #include <functional>
 #include <iterator>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <sys/file.h>
 #include <unistd.h>
 
 using namespace megalodon;
@@ -33,29 +31,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 namespace {
-
-/// Holds OUT/lock, so that two runs never write into one folder. The kernel
-/// lets go of it however the process ends.
-class FolderLock {
-public:
-  explicit FolderLock(const fs::path &folder) {
-    std::string path = (folder / "lock").string();
-    descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (descriptor < 0)
-      throw Error(str(path, ": cannot open: ", std::strerror(errno)));
-    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-      ::close(descriptor);
-      throw Error(str(folder.string(),
-                      ": another training run is writing into this folder"));
-    }
-  }
-  ~FolderLock() { ::close(descriptor); }
-  FolderLock(const FolderLock &) = delete;
-  FolderLock &operator=(const FolderLock &) = delete;
-
-private:
-  int descriptor;
-};
 
 volatile std::sig_atomic_t stopSignal = 0;
 volatile std::sig_atomic_t stopSecond = 0; ///< when it came, monotonic clock
@@ -155,6 +130,7 @@ private:
   void load(int64_t call);
   void validate();
   void save();
+  void tidy();
   void report(double loss, double gradientNorm, double seconds);
   json record() const;
   [[noreturn]] void stopAtNonFinite(const char *what, double value);
@@ -387,7 +363,8 @@ void Trainer::resumeFrom(const Checkpoint &checkpoint) {
                  "the same data, equal up to rounding\n",
                  file.c_str(), mesh.c_str(),
                  wanted.at("mesh").get<std::string>().c_str());
-  loadCheckpoint(checkpoint.folder, record, plan, tensors(), world);
+  loadCheckpoint(checkpoint.folder, record, plan, tensors(), world,
+                 options.trust);
   current = saved = checkpoint.step;
   if (first)
     std::fprintf(stderr, "resumed from %s\n", checkpoint.folder.c_str());
@@ -420,7 +397,7 @@ void Trainer::begin() {
     if (options.weights.empty())
       initializeParameters(session, options.seed);
     else
-      loadWeights(options.weights, session);
+      loadWeights(options.weights, session, options.trust);
     for (const auto &moments :
          {session.firstMoments(), session.secondMoments()})
       for (const TensorView &tensor : moments)
@@ -429,6 +406,8 @@ void Trainer::begin() {
   together(world, begins, [&] {
     if (first)
       metrics.emplace(out.string(), current);
+    if (newest)
+      tidy();
   });
 }
 
@@ -588,14 +567,24 @@ void Trainer::save() {
     if (first)
       metrics->sync();
   });
-  saveCheckpoint(options.out, current, tensors(), world, record());
+  const Checkpoint checkpoint =
+      saveCheckpoint(options.out, current, tensors(), world, record());
   saved = current;
-  together(world, saves, [&] {
-    if (!first)
-      return;
-    removeOldCheckpoints(options.out, options.keep);
-    writeText((out / "loss.svg").string(), metrics->curve());
-  });
+  // Said once it is durable, and not before: whoever reads this may count on
+  // it.
+  if (first)
+    std::fprintf(stderr, "%ssaved %s\n", live ? "\r\033[K" : "",
+                 checkpoint.folder.c_str());
+  together(world, saves, [&] { tidy(); });
+}
+
+/// What follows a save and needs nothing but the folder: a run that was killed
+/// in between leaves it to the next.
+void Trainer::tidy() {
+  if (!first)
+    return;
+  removeOldCheckpoints(options.out, options.keep);
+  writeText((out / "loss.svg").string(), metrics->curve());
 }
 
 /// The signal that asked to stop, if any rank got one. All ranks come to the
@@ -635,12 +624,8 @@ TrainOutcome Trainer::run() {
   together(world, {"locking the folder", -1}, [&] {
     if (!first)
       return;
-    std::error_code code;
-    fs::create_directories(out, code);
-    if (code)
-      throw Error(
-          str(options.out, ": cannot create the folder: ", code.message()));
-    lock.emplace(out);
+    createFolders(options.out);
+    lock.emplace(options.out);
   });
   begin();
   if (first && options.peakFlops == 0) {

@@ -1,6 +1,7 @@
 // The training loop: data, gradient accumulation, the update, metrics,
 // checkpoints, and stopping at the right moment.
 #pragma once
+#include "runtime/core/Trust.h"
 #include "runtime/plan/Trace.h"
 #include "runtime/session.h"
 #include "runtime/train/Data.h"
@@ -24,8 +25,9 @@ struct TrainOptions {
 
   std::string out;
   bool resume = false;
-  int64_t saveEvery = 500; ///< 0: only at the end
-  int64_t keep = 3;        ///< 0: all checkpoints
+  Trust trust = Trust::Verify; ///< of checkpoint and weights
+  int64_t saveEvery = 500;     ///< 0: only at the end
+  int64_t keep = 3;            ///< 0: all checkpoints
   int64_t logEvery = 10;
   int64_t evalEvery = 0;        ///< 0: never
   int64_t evalTokens = 1 << 16; ///< 0: all validation tokens

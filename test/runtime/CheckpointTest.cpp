@@ -125,7 +125,7 @@ TEST_F(CheckpointTest, RefusesDamage) {
                                              : ": sha256: expected"));
     writeText(path, text.substr(0, text.size() / 2));
     EXPECT_ERROR(load(folder, other),
-                 path + (name == kRecordFile ? ": expected a JSON object"
+                 path + (name == kRecordFile ? ": the record is not valid JSON"
                                              : ": bytes: expected"));
     fs::remove(path);
     EXPECT_ERROR(load(folder, other), path + ": cannot open");
@@ -158,6 +158,33 @@ TEST_F(CheckpointTest, ADamagedModelIsNotUsedForGeneration) {
                "none: no such file or folder");
   EXPECT_ERROR(loadWeights(temporaryFolder("empty"), session),
                "expected model.safetensors or a checkpoint in this folder");
+}
+
+TEST_F(CheckpointTest, TrustLeavesOutTheDigestsButNotTheSizes) {
+  std::string folder = save(1).folder, model = folder + "/model.safetensors";
+  // The last bit of a number: finite either way.
+  damage(model, readText(model).size() - 4);
+  EXPECT_ERROR(loadWeights(out, session), model + ": sha256: expected");
+  loadWeights(out, session, Trust::Assume);
+  writeText(model, readText(model) + "x");
+  EXPECT_ERROR(loadWeights(out, session, Trust::Assume),
+               model + ": bytes: expected");
+}
+
+TEST_F(CheckpointTest, RefusesRecordsThatMeanHarm) {
+  const std::string folder = out + "/checkpoint-1",
+                    path = folder + "/trainer.json";
+  fs::create_directory(folder);
+  // Whoever printed that by recursion would run out of stack.
+  writeText(path,
+            R"({"version":1,"digest":"","x":)" + std::string(1 << 20, '['));
+  EXPECT_ERROR(readRecord(folder), path + ": expected at most 32 levels");
+  writeText(path, R"({"version":1,"version":1})");
+  EXPECT_ERROR(readRecord(folder), path + ": name 'version' stands twice");
+  EXPECT_ERROR(checkpointFiles(folder,
+                               {{"files", {{"model-/../../secret", {}}}}},
+                               kModelFile),
+               path + ": files: expected the name of a file beside this one");
 }
 
 TEST_F(CheckpointTest, AFullDiskLeavesTheOldOnes) {

@@ -1,10 +1,14 @@
 // Files are replaced whole or not at all, and errors name the file.
 #include "runtime/core/File.h"
 #include "runtime/core/Error.h"
+#include "runtime/core/FolderLock.h"
+#include "runtime/core/MapErrors.h"
 #include "test/runtime/TestPlan.h"
 #include <csignal>
 #include <filesystem>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 using namespace megalodon;
 using namespace megalodon::test;
@@ -45,6 +49,53 @@ TEST(AtomicFile, NamesWhatItCannotWrite) {
   EXPECT_ERROR(
       writeText("/nonexistent/folder/file", "x"),
       "/nonexistent/folder/file: cannot write: No such file or directory");
+}
+
+TEST(Folders, AreCreatedWithThoseAbove) {
+  const std::string path = temporaryPath("new");
+  createFolders(path + "/a//b/");
+  EXPECT_TRUE(std::filesystem::is_directory(path + "/a/b"));
+  createFolders(path + "/a/b"); // is there
+  writeText(path + "/file", "");
+  EXPECT_ERROR(createFolders(path + "/file"),
+               path + "/file: cannot create the folder: File exists");
+  EXPECT_ERROR(createFolders(path + "/file/x"),
+               path + "/file/x: cannot create the folder: Not a directory");
+}
+
+TEST(Folders, AreLockedByOneProcess) {
+  const std::string path = temporaryPath("locked");
+  createFolders(path);
+  {
+    const FolderLock lock(path);
+    EXPECT_ERROR(FolderLock second(path),
+                 str("this folder: process ", getpid(), " on "));
+  }
+  // What a killed process left behind holds nothing.
+  EXPECT_NE(readText(path + "/lock"), "");
+  const FolderLock again(path);
+}
+
+TEST(MappedFile, IsReportedWhenItCannotBeReadAfterAll) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const std::string path = temporaryPath("short");
+  writeText(path, std::string(1 << 16, 'x'));
+  EXPECT_EXIT(
+      {
+        reportMapErrors();
+        const MappedFile file(path);
+        std::filesystem::resize_file(path, 10);
+        volatile std::byte last = file.data()[file.size() - 1];
+        (void)last;
+      },
+      testing::ExitedWithCode(1), "cannot read: the disk failed");
+}
+
+TEST(MappedFile, DoesNotWaitForAPipe) {
+  const std::string path = temporaryPath("pipe");
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_ERROR(MappedFile file(path), path + ": expected a regular file");
+  EXPECT_ERROR(readText(path), path + ": expected a regular file");
 }
 
 TEST(MappedFile, NamesWhatItCannotRead) {

@@ -1,9 +1,13 @@
 // Damaged and inconsistent plans are refused with a message that names the file
 // and the field.
 #include "runtime/core/Error.h"
+#include "runtime/core/File.h"
 #include "runtime/plan/PlanFile.h"
 #include "test/runtime/TestPlan.h"
+#include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 
 using namespace megalodon;
 using namespace megalodon::test;
@@ -93,6 +97,58 @@ TEST(LoadedPlan, ChecksTheHeader) {
                "digest");
   EXPECT_ERROR(plan::LoadedPlan::open("/nonexistent/x.plan"),
                "/nonexistent/x.plan: cannot open: No such file");
+}
+
+TEST(LoadedPlan, DoesNotLoadCodeThatWasAltered) {
+  if (onCuda())
+    GTEST_SKIP() << "of code for the cpu";
+  auto isCodeLoaded = [] {
+    std::ifstream maps("/proc/self/maps");
+    const std::string text{std::istreambuf_iterator<char>(maps), {}};
+    return text.find("memfd:megalodon-kernels") != text.npos;
+  };
+  const std::string path = temporaryPath("plan");
+  std::vector<uint8_t> bytes = buildPlan();
+  auto write = [&] {
+    writeText(path,
+              {reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  };
+  write();
+  {
+    const Session session(plan::LoadedPlan::open(path), {1});
+    EXPECT_TRUE(isCodeLoaded());
+  }
+  // A letter of the name of a section, say: the code would still run.
+  const std::string code = readText(TEST_KERNELS);
+  auto at = std::search(bytes.begin(), bytes.end(), code.begin(), code.end(),
+                        [](uint8_t a, char b) { return a == uint8_t(b); });
+  ASSERT_NE(at, bytes.end());
+  at[int64_t(code.size()) - 1] ^= 1;
+  write();
+  EXPECT_ERROR(Session(plan::LoadedPlan::open(path), {1}),
+               "corrupt plan: digest: expected ");
+  EXPECT_FALSE(isCodeLoaded());
+  // Who trusts it gets it.
+  const auto trusted = plan::LoadedPlan::open(path, Trust::Assume);
+  EXPECT_EQ(trusted->object.size(), code.size());
+}
+
+TEST(LoadedPlan, RefusesASmallFileThatWouldFillTheMemory) {
+  flatbuffers::FlatBufferBuilder builder;
+  const std::string source(1 << 20, 'x');
+  const auto kernel =
+      plan::fb::CreateKernelDirect(builder, "k", 0, source.c_str());
+  const std::vector<flatbuffers::Offset<plan::fb::Kernel>> kernels(100'000,
+                                                                   kernel);
+  const std::vector<flatbuffers::Offset<plan::fb::Variable>> variables;
+  const std::vector<flatbuffers::Offset<plan::fb::Function>> functions;
+  plan::fb::FinishPlanBuffer(
+      builder, plan::fb::CreatePlanDirect(builder, "test", "{}", "toy", "f32",
+                                          "cpu", nullptr, nullptr, 1, 1, 1, 1,
+                                          &variables, &kernels, &functions));
+  EXPECT_ERROR(
+      parse(plan::sealPlan(builder.GetBufferPointer(), builder.GetSize(), 0)),
+      "corrupt plan: payload: the same parts of it are used over and over");
 }
 
 template <typename Edit> static std::string refusal(Edit edit) {

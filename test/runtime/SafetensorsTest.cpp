@@ -32,6 +32,8 @@ TEST(Safetensors, RefusesMalformedFiles) {
   SafetensorsFile file(fileOf(good, 24));
   EXPECT_EQ(file.find("a")->shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(file.find("b"), nullptr);
+  // Whoever printed that by recursion would run out of stack.
+  const std::string deep = R"({"a":{"shape":)" + std::string(1 << 20, '[');
   struct {
     const char *header;
     size_t bytes;
@@ -42,6 +44,10 @@ TEST(Safetensors, RefusesMalformedFiles) {
        "23 bytes"},
       {good, 25, "expected 24 bytes of tensor data, got 25"},
       {R"([])", 0, "to be a JSON object, got array"},
+      {deep.c_str(), 0, "expected at most 32 levels of nesting"},
+      {R"({"a":{"dtype":"F32","shape":[1152921504606846976,0,64],)"
+       R"("data_offsets":[0,0]}})",
+       0, "tensor 'a': expected fewer bytes"},
       {R"({"a":)", 0, "not valid JSON"},
       {R"({"a":1})", 0, "tensor 'a': expected an object, got number"},
       {R"({"a":{"shape":[],"data_offsets":[0,4]}})", 4,

@@ -10,8 +10,7 @@ namespace megalodon::test {
 using namespace plan::fb;
 using plan::fb::ElementType;
 
-/// With several ranks each of them holds and computes everything.
-static std::vector<uint8_t> buildToyPlan(bool untouched, int ranks = 1) {
+std::vector<uint8_t> buildToyPlan(bool untouched, int ranks) {
   flatbuffers::FlatBufferBuilder builder;
   std::vector<flatbuffers::Offset<Variable>> variables;
   std::vector<std::pair<std::string, uint64_t>> names; // and bytes

@@ -8,6 +8,10 @@
 
 namespace megalodon::test {
 
+/// The toy plan's bytes. With several ranks each of them holds and computes
+/// everything.
+std::vector<uint8_t> buildToyPlan(bool untouched = false, int ranks = 1);
+
 /// Session on the toy plan. `untouched`: a parameter has no initialiser.
 Session toySession(int threads = 1, bool untouched = false);
 

@@ -6,6 +6,7 @@
 #include "test/runtime/ToyPlan.h"
 #include <cmath>
 #include <csignal>
+#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
@@ -101,6 +102,21 @@ TEST_F(TrainerTest, ResumesToTheBit) {
   }
 }
 
+/// Kills this process when it has used that much processor time: how much it
+/// gets done until then does not depend on what else the machine does.
+static void killAfter(std::clock_t time) {
+  sigevent event = {};
+  event.sigev_notify = SIGEV_SIGNAL;
+  event.sigev_signo = SIGKILL;
+  timer_t timer;
+  itimerspec when = {};
+  const int64_t nanoseconds = int64_t(time) * (1'000'000'000 / CLOCKS_PER_SEC);
+  when.it_value = {nanoseconds / 1'000'000'000, nanoseconds % 1'000'000'000};
+  if (timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) != 0 ||
+      timer_settime(timer, 0, &when, nullptr) != 0)
+    _exit(3);
+}
+
 TEST_F(TrainerTest, SurvivesKillsAtAnyMoment) {
   options.steps = 150;
   options.saveEvery = 6;
@@ -108,27 +124,26 @@ TEST_F(TrainerTest, SurvivesKillsAtAnyMoment) {
   options.evalEvery = 0;
   std::string whole = temporaryFolder("whole"),
               parts = temporaryFolder("parts");
+  const std::clock_t begin = std::clock();
   std::string wanted = run(whole);
+  const std::clock_t undisturbed = std::clock() - begin;
   options.resume = true;
-  int kills = 0;
-  for (int attempt = 0; attempt < 40; ++attempt) {
+  int kills = 0, status = 0;
+  for (int attempt = 0; attempt < 60; ++attempt) {
     pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
       std::freopen("/dev/null", "w", stderr);
-      run(parts);
-      _exit(0);
+      killAfter(undisturbed * (4 + attempt % 8) / 32);
+      _exit(messageOf([&] { run(parts); }).empty() ? 0 : 2);
     }
-    usleep(20'000 + attempt % 8 * 15'000);
-    kill(child, SIGKILL);
-    int status = 0;
     waitpid(child, &status, 0);
-    if (WIFEXITED(status)) {
-      EXPECT_EQ(WEXITSTATUS(status), 0);
+    if (WIFEXITED(status))
       break;
-    }
+    ASSERT_EQ(WTERMSIG(status), SIGKILL);
     ++kills;
   }
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
   EXPECT_GE(kills, 2);
   EXPECT_EQ(run(parts), wanted);
   EXPECT_EQ(metricsOf(parts), metricsOf(whole));
@@ -199,7 +214,10 @@ TEST_F(TrainerTest, ProtectsItsFolder) {
   char ready;
   ASSERT_EQ(read(channel[0], &ready, 1), 1);
   EXPECT_ERROR(run(folder),
-               folder + ": another training run is writing into this folder");
+               str(folder,
+                   ": another training run is writing into this folder: "
+                   "process ",
+                   child, " on "));
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
   run(folder);

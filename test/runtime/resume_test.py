@@ -104,20 +104,27 @@ def main():
             sys.exit(f"microbatches: the losses differ by {worst:.1e}:\n  {losses[0]}\n  {losses[1]}")
         print(f"microbatches: the losses differ by at most {worst:.1e}")
 
-        # A life is a part of the undisturbed run's and grows until it is long enough for at least one more checkpoint.
-        kills, life = 0, undisturbed / 8
+        # A life is measured in steps, because time says nothing on a machine with other work; and ends somewhere in a step.
+        def steps_done():
+            try:
+                with open(os.path.join(folder, "killed", "metrics.jsonl")) as lines:
+                    return sum(1 for _ in lines)
+            except FileNotFoundError:
+                return 0
+
+        kills = 0
         while kills < args.kills:
             process = subprocess.Popen(command("killed", 2), stderr=subprocess.DEVNULL)
-            try:
-                process.wait(life * draw.uniform(0.3, 1.2))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+            target = steps_done() + draw.randint(2, STEPS // 6)
+            while process.poll() is None and steps_done() < target:
+                time.sleep(undisturbed / STEPS / 4)
+            time.sleep(draw.random() * undisturbed / STEPS)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            if process.returncode == -signal.SIGKILL:
                 kills += 1
                 before = sorted(os.path.basename(p) for p in glob.glob(os.path.join(folder, "killed", "checkpoint-*")))
                 print(f"kill {kills}: checkpoints {before}")
-                if not before or kills % 3 == 0:
-                    life *= 1.5
                 continue
             if process.returncode:
                 sys.exit(f"a resumed run failed with exit code {process.returncode}")

@@ -8,6 +8,7 @@
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Ranks.h"
 #include "tools/megalodon-run/TraceFile.h"
+#include "tools/megalodon-run/TrustOption.h"
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
@@ -25,6 +26,7 @@ struct Arguments {
   bool asJson = false;
   EvaluateOptions options;
   SessionOptions session;
+  Trust trust = Trust::Verify;
   RankOptions ranks;
 };
 } // namespace
@@ -134,7 +136,7 @@ static void runRank(const Arguments &arguments,
                     const Corpus &corpus, World &world) {
   Session session(plan, arguments.session, world);
   session.function("score"); // say so before reading the weights
-  loadWeights(arguments.weights, session);
+  loadWeights(arguments.weights, session, arguments.trust);
   EvaluateOptions options = arguments.options;
   std::optional<AtomicFile> losses;
   if (world.rank() == 0 && !arguments.losses.empty()) {
@@ -166,7 +168,7 @@ static void runRank(const Arguments &arguments,
 }
 
 static void run(Arguments &arguments) {
-  auto plan = plan::LoadedPlan::open(arguments.plan);
+  auto plan = plan::LoadedPlan::open(arguments.plan, arguments.trust);
   if (arguments.options.maxTokens < 0)
     throw Error(str("--max-tokens: expected at least 0, got ",
                     arguments.options.maxTokens));
@@ -197,6 +199,7 @@ void megalodon::addEval(CLI::App &app) {
       ->add_option("--weights", arguments->weights,
                    "safetensors file, checkpoint or training folder")
       ->required();
+  addTrustOption(*command, arguments->trust);
   command
       ->add_option("--data", arguments->data,
                    "files and folders, read as one stream")

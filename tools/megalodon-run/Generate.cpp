@@ -7,6 +7,7 @@
 #include "runtime/train/Checkpoint.h"
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/TraceFile.h"
+#include "tools/megalodon-run/TrustOption.h"
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
@@ -22,6 +23,7 @@ struct Arguments {
   bool printTokens = false, bos = false;
   Sampling sampling;
   SessionOptions session;
+  Trust trust = Trust::Verify;
   CLI::Option *promptOption = nullptr, *promptFileOption = nullptr;
 };
 } // namespace
@@ -90,12 +92,12 @@ static void run(const Arguments &arguments) {
     throw Error(
         str("--max-tokens: expected at least 1, got ", arguments.maxTokens));
   arguments.sampling.verify();
-  auto plan = plan::LoadedPlan::open(arguments.plan);
+  auto plan = plan::LoadedPlan::open(arguments.plan, arguments.trust);
   Session session(plan, arguments.session);
   session.function("generate"); // say so before reading the weights
   const auto tokenizer = tokenizerOf(arguments, *plan);
   std::vector<int32_t> prompt = promptOf(arguments, *plan, tokenizer.get());
-  loadWeights(arguments.weights, session);
+  loadWeights(arguments.weights, session, arguments.trust);
 
   // One decoder for the prompt and what follows: a character may begin in one
   // and end in the other.
@@ -151,6 +153,7 @@ void megalodon::addGenerate(CLI::App &app) {
                       "ends the text");
   command->add_flag("--bos", arguments->bos,
                     "begin the prompt with the tokenizer's mark");
+  addTrustOption(*command, arguments->trust);
   arguments->promptOption =
       command->add_option("--prompt", arguments->prompt, "text to continue");
   arguments->promptFileOption = command->add_option(

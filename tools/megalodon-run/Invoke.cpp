@@ -6,6 +6,7 @@
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Ranks.h"
 #include "tools/megalodon-run/TraceFile.h"
+#include "tools/megalodon-run/TrustOption.h"
 #include <CLI/CLI.hpp>
 #include <cstring>
 #include <set>
@@ -17,6 +18,7 @@ namespace {
 struct InvokeOptions {
   std::string plan, function, inputs, outputs, traceFile;
   SessionOptions session;
+  Trust trust = Trust::Verify;
   RankOptions ranks;
 };
 
@@ -172,7 +174,7 @@ void invoke(const InvokeOptions &options,
 }
 
 void invokeOnRanks(InvokeOptions &options) {
-  const auto plan = plan::LoadedPlan::open(options.plan);
+  const auto plan = plan::LoadedPlan::open(options.plan, options.trust);
   onRanks(options.ranks, *plan, options.session,
           [&](World &world) { invoke(options, plan, world); });
 }
@@ -205,6 +207,7 @@ void addInvoke(CLI::App &app) {
                     "fill scratch memory with NaN first (finds kernels that "
                     "read what nobody wrote)");
   addRankOptions(*command, options->ranks);
+  addTrustOption(*command, options->trust);
   command->callback([options] { invokeOnRanks(*options); });
 }
 

@@ -5,6 +5,7 @@
 #include "tools/megalodon-run/Commands.h"
 #include "tools/megalodon-run/Ranks.h"
 #include "tools/megalodon-run/TraceFile.h"
+#include "tools/megalodon-run/TrustOption.h"
 #include <CLI/CLI.hpp>
 
 using namespace megalodon;
@@ -60,6 +61,7 @@ void megalodon::addTrain(CLI::App &app) {
   command->add_flag(
       "--resume", options.resume,
       "continue from the newest checkpoint in --out, if there is one");
+  addTrustOption(*command, options.trust);
   command->add_option("--weights", options.weights,
                       "start from these weights instead of fresh ones");
   command
@@ -137,7 +139,7 @@ void megalodon::addTrain(CLI::App &app) {
     options.schedule.warmup = arguments->warmup >= 0
                                   ? arguments->warmup
                                   : std::min<int64_t>(2000, total / 10);
-    auto plan = plan::LoadedPlan::open(arguments->plan);
+    auto plan = plan::LoadedPlan::open(arguments->plan, options.trust);
     const bool ends = plan->context > 0;
     options.order = !arguments->order.empty() ? parseOrder(arguments->order)
                     : ends                    ? Order::Random

@@ -1,5 +1,6 @@
 // megalodon-run: executes compiled plans. Each subcommand has its own file.
 #include "runtime/core/Error.h"
+#include "runtime/core/MapErrors.h"
 #include "tools/megalodon-run/Commands.h"
 #include <CLI/CLI.hpp>
 #include <iostream>
@@ -18,6 +19,7 @@ int main(int argc, char **argv) {
   megalodon::addSimulate(app);
   megalodon::addDoctor(app);
   megalodon::addTokenize(app);
+  megalodon::reportMapErrors();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {
