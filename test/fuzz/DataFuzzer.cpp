@@ -36,7 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   try {
     const Corpus corpus(files, TokenType(choice.type % 4), vocabulary);
-    const BatchOrder order(corpus, Order(choice.order % 2), choice.seed, batch,
+    const BatchOrder order(corpus, Order(choice.order % 3), choice.seed, batch,
                            length);
     std::vector<int32_t> tokens(size_t(batch * length)), targets(tokens.size());
     const auto call = int64_t(choice.call >> 24);
