@@ -91,6 +91,7 @@ for form in stored recomputed; do
     --opt-arg=--target=cuda --opt-arg=--attention=$form --precision f32 --precision bf16 --only '^chunk_attention'
 done
 suite convert "$python" test/runtime/convert_test.py "${tools[@]}"
+suite numerics-verify "$python" test/numerics/verify.py "${tools[@]}"
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64 bf16; do

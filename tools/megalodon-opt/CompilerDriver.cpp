@@ -8,6 +8,8 @@
 #include "passes/Pipeline/Phases.h"
 #include "passes/Pipeline/Statistics.h"
 #include "passes/Schedule/Schedule.h"
+#include "tools/megalodon-opt/NegateKernel.h"
+#include "tools/megalodon-opt/VerifyNumerics.h"
 #include "llvm/ADT/Statistic.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CommandLine.h"
@@ -110,6 +112,24 @@ struct DriverOptions {
       cl::desc(
           "write each kernel's assembly (cuda: PTX, and resources.txt) and "
           "LLVM IR")};
+  cl::opt<bool> verifyNumerics{
+      "verify-numerics", cl::cat(category),
+      cl::desc("run entries on the reference interpreter and as a plan, and "
+               "name the first op that differs")};
+  cl::opt<bool> verifyEachPhase{
+      "verify-each-phase", cl::cat(category),
+      cl::desc("the same, and the interpreter after every phase of megalodon "
+               "ops: names the phase that changes a result")};
+  cl::opt<uint64_t> verifySeed{"verify-seed", cl::cat(category), cl::init(1),
+                               cl::desc("seed of the random inputs")};
+  cl::opt<std::string> verifyInputs{
+      "verify-inputs", cl::cat(category), cl::value_desc("safetensors"),
+      cl::desc("take inputs from this file, those it lacks at random")};
+  cl::opt<std::string> negateKernel{
+      "test-negate-kernel", cl::Hidden,
+      cl::desc("break the kernels of this name: for tests")};
+  cl::opt<double> verifySlack{"verify-slack", cl::cat(category), cl::init(1),
+                              cl::desc("factor of all tolerances")};
   // --stats itself is LLVM's own switch.
   cl::opt<StatisticsFormat> statsFormat{
       "stats-format", cl::cat(category), cl::init(StatisticsFormat::Text),
@@ -142,7 +162,8 @@ void mlir::megalodon::registerDriverOptions() { options(); }
 bool mlir::megalodon::isCompilation(StringRef input, StringRef output) {
   DriverOptions &o = options();
   return input.ends_with(".json") || output.ends_with(".plan") ||
-         o.compileTo.getNumOccurrences() || o.compileFrom.getNumOccurrences();
+         o.compileTo.getNumOccurrences() || o.compileFrom.getNumOccurrences() ||
+         o.verifyNumerics || o.verifyEachPhase;
 }
 
 static LogicalResult fail(const llvm::Twine &message) {
@@ -241,8 +262,11 @@ static LogicalResult cutRows(MutableArrayRef<::megalodon::EntrySpec> entries,
   return success();
 }
 
+/// With `onOneRank` as if there were no mesh: a pipeline's entries work on one
+/// microbatch, those on one rank on the whole call.
 static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
-                                          PipelineOptions &pipeline) {
+                                          PipelineOptions &pipeline,
+                                          bool onOneRank = false) {
   DriverOptions &o = options();
   auto file = llvm::MemoryBuffer::getFileOrSTDIN(input);
   if (!file) {
@@ -281,7 +305,7 @@ static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
     (void)fail(llvm::toString(std::move(error)));
     return nullptr;
   }
-  if (failed(cutRows(*entries, mesh, config->numLayers)))
+  if (!onOneRank && failed(cutRows(*entries, mesh, config->numLayers)))
     return nullptr;
   if (config->layerwiseCkpt && !o.recompute.getNumOccurrences())
     pipeline.recompute = Recompute::Full;
@@ -331,7 +355,8 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
   DriverOptions &o = options();
   if (failed(checkOptions()))
     return failure();
-  if (o.compileTo == Phase::Plan && output == "-")
+  const bool verify = o.verifyNumerics || o.verifyEachPhase;
+  if (o.compileTo == Phase::Plan && output == "-" && !verify)
     return fail("a plan is a binary file: name it with -o FILE, or print the "
                 "IR of a phase with --compile-to=PHASE");
   PipelineOptions pipeline{o.cpu,     o.recompute,        o.mesh,
@@ -351,7 +376,8 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
   // lld resets every command-line option of the process when it has linked, so
   // what is read after codegen is copied here.
   const Phase from = o.compileFrom, to = o.compileTo;
-  const std::string dumpFolder = o.dumpPhases, statsFile = o.statsFile;
+  const std::string dumpFolder = o.dumpPhases, statsFile = o.statsFile,
+                    brokenKernel = o.negateKernel;
   const StatisticsFormat statsFormat = o.statsFormat;
   const bool wantsStatistics = llvm::AreStatisticsEnabled();
   std::vector<EntryStatistics> statistics;
@@ -378,14 +404,44 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
   if (!module)
     return failure();
 
+  auto runPhase = [&](ModuleOp module, Phase phase) -> LogicalResult {
+    PassManager passes(&context);
+    TimingScope scope = root.nest(phaseName(phase));
+    passes.enableTiming(scope);
+    if (failed(applyPassManagerCLOptions(passes)) ||
+        failed(addPhase(
+            passes, phase, pipeline,
+            [](const std::string &message) { (void)fail(message); })) ||
+        failed(passes.run(module)))
+      return failure();
+    if (phase == Phase::Lower && !brokenKernel.empty() &&
+        !negateKernel(module, brokenKernel))
+      return fail("--test-negate-kernel: expected a kernel '" + brokenKernel +
+                  "'");
+    return success();
+  };
+  if (verify) {
+    auto precision = (*module)->getAttrOfType<StringAttr>(kPrecisionAttr);
+    OwningOpRef<ModuleOp> reference;
+    if (input.ends_with(".json") &&
+        llvm::cantFail(MeshShape::parse(o.mesh))[Axis::Pipeline] > 1) {
+      reference = importModule(context, input, pipeline, /*onOneRank=*/true);
+      if (!reference)
+        return failure();
+    }
+    return verifyNumerics(reference ? *reference : *module, *module, from,
+                          {o.verifyEachPhase, o.verifySeed, o.verifyInputs,
+                           precision.str(), o.verifySlack},
+                          {runPhase, writePlan});
+  }
   for (const PhaseInfo &info : phases()) {
     // Import has made the module already; its border is verified all the same.
     if (info.phase < from || (info.phase == from && from != Phase::Import))
       continue;
     if (info.phase > to)
       break;
-    TimingScope scope = root.nest(info.name);
     if (info.phase == Phase::Plan) {
+      TimingScope scope = root.nest(info.name);
       auto bytes = writePlan(*module);
       if (failed(bytes) ||
           (wantsStatistics &&
@@ -395,13 +451,7 @@ mlir::megalodon::compile(MLIRContext &context, StringRef input,
           output, ArrayRef<char>(reinterpret_cast<const char *>(bytes->data()),
                                  bytes->size()));
     }
-    PassManager passes(&context);
-    passes.enableTiming(scope);
-    if (failed(applyPassManagerCLOptions(passes)) ||
-        failed(addPhase(
-            passes, info.phase, pipeline,
-            [](const std::string &message) { (void)fail(message); })) ||
-        failed(passes.run(*module)))
+    if (failed(runPhase(*module, info.phase)))
       return failure();
     if (!dumpFolder.empty() &&
         failed(dumpPhase(*module, info.phase, dumpFolder)))

@@ -1,0 +1,149 @@
+// Rotary positions, chunk attention with its gradient, and the cache.
+#include "dialect/Interpreter/Evaluation.h"
+
+using namespace mlir;
+using namespace mlir::megalodon;
+using namespace mlir::megalodon::interpreter;
+
+static void evaluateRotary(RotaryOp op, Execution &e) {
+  const Tensor &x = e[op.getX()], &count = e[op.getCount()];
+  Tensor &y = e(op.getResult());
+  const int64_t Z = x.size(2), dz = Z / op.getHeads();
+  const double base = op.getBase().convertToDouble();
+  for (int64_t b = 0; b < x.size(0); ++b)
+    for (int64_t t = 0; t < x.size(1); ++t) {
+      const double position = double((count.integer(b) + t) % op.getChunk());
+      for (int64_t z = 0; z < Z; z += 2) {
+        double angle = position * std::pow(base, -double(z % dz) / double(dz));
+        Complex turned = Complex(x(b, t, z), x(b, t, z + 1)) *
+                         std::polar(1.0, op.getInverse() ? -angle : angle);
+        y(b, t, z) = turned.real();
+        y(b, t, z + 1) = turned.imag();
+      }
+    }
+}
+
+namespace {
+/// A key or value that a token sees: one of the call's own, or, with a negative
+/// token, a row of the cache.
+struct Seen {
+  int64_t token, row;
+};
+
+/// The tokens that each token of a call sees.
+class Windows {
+public:
+  Windows(const Tensor &count, int64_t chunk) : count(count), chunk(chunk) {}
+  int64_t size(int64_t b, int64_t t) const {
+    return (count.integer(b) + t) % chunk + 1;
+  }
+  Seen at(int64_t b, int64_t t, int64_t position) const {
+    return {t - (size(b, t) - 1) + position, position};
+  }
+
+private:
+  const Tensor &count;
+  int64_t chunk;
+};
+} // namespace
+
+static double element(const Tensor &own, const Tensor &cache, int64_t b,
+                      Seen seen, int64_t column) {
+  return seen.token >= 0 ? own(b, seen.token, column)
+                         : cache(b, seen.row, column);
+}
+
+/// The score of a query with what it sees, in the head whose columns begin at
+/// `first`.
+static double score(const Tensor &q, const Tensor &k, const Tensor &cache,
+                    int64_t b, int64_t t, Seen seen, int64_t first,
+                    int64_t width) {
+  double sum = 0;
+  for (int64_t z = first; z < first + width; ++z)
+    sum += q(b, t, z) * element(k, cache, b, seen, z);
+  return sum;
+}
+
+static void evaluateAttention(ChunkAttentionOp op, Execution &e) {
+  const Tensor &q = e[op.getQ()], &k = e[op.getK()], &v = e[op.getV()],
+               &cacheK = e[op.getCacheK()], &cacheV = e[op.getCacheV()];
+  Tensor &y = e(op.getResult()), &lse = e(op.getLse());
+  const Windows windows(e[op.getCount()], cacheK.size(1));
+  const int64_t heads = op.getHeads(), dz = q.size(2) / heads,
+                dv = v.size(2) / heads;
+  for (int64_t b = 0; b < q.size(0); ++b)
+    for (int64_t t = 0; t < q.size(1); ++t)
+      for (int64_t head = 0; head < heads; ++head) {
+        std::vector<double> scores(windows.size(b, t));
+        double largest = -std::numeric_limits<double>::infinity(), sum = 0;
+        for (size_t i = 0; i < scores.size(); ++i) {
+          scores[i] =
+              score(q, k, cacheK, b, t, windows.at(b, t, i), head * dz, dz);
+          largest = std::max(largest, scores[i]);
+        }
+        for (double s : scores)
+          sum += std::exp(s - largest);
+        lse(b, t, head) = largest + std::log(sum);
+        for (size_t i = 0; i < scores.size(); ++i)
+          for (int64_t c = head * dv; c < (head + 1) * dv; ++c)
+            y(b, t, c) += std::exp(scores[i] - lse(b, t, head)) *
+                          element(v, cacheV, b, windows.at(b, t, i), c);
+      }
+}
+
+static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
+  const Tensor &dout = e[op.getDout()], &q = e[op.getQ()], &k = e[op.getK()],
+               &v = e[op.getV()], &cacheK = e[op.getCacheK()],
+               &cacheV = e[op.getCacheV()], &out = e[op.getOut()],
+               &lse = e[op.getLse()];
+  Tensor &dq = e(op.getDq()), &dk = e(op.getDk()), &dvalue = e(op.getDv());
+  const Windows windows(e[op.getCount()], cacheK.size(1));
+  const int64_t heads = op.getHeads(), dz = q.size(2) / heads,
+                dv = v.size(2) / heads;
+  for (int64_t b = 0; b < q.size(0); ++b)
+    for (int64_t t = 0; t < q.size(1); ++t)
+      for (int64_t head = 0; head < heads; ++head) {
+        double delta = 0;
+        for (int64_t c = head * dv; c < (head + 1) * dv; ++c)
+          delta += dout(b, t, c) * out(b, t, c);
+        for (int64_t i = 0; i < windows.size(b, t); ++i) {
+          const Seen seen = windows.at(b, t, i);
+          double weight = std::exp(
+              score(q, k, cacheK, b, t, seen, head * dz, dz) - lse(b, t, head));
+          double dweight = 0;
+          for (int64_t c = head * dv; c < (head + 1) * dv; ++c) {
+            dweight += dout(b, t, c) * element(v, cacheV, b, seen, c);
+            if (seen.token >= 0)
+              dvalue(b, seen.token, c) += weight * dout(b, t, c);
+          }
+          const double dscore = weight * (dweight - delta);
+          for (int64_t z = head * dz; z < (head + 1) * dz; ++z) {
+            dq(b, t, z) += dscore * element(k, cacheK, b, seen, z);
+            if (seen.token >= 0)
+              dk(b, seen.token, z) += dscore * q(b, t, z);
+          }
+        }
+      }
+}
+
+static void evaluateCacheAppend(CacheAppendOp op, Execution &e) {
+  const Tensor &cache = e[op.getCache()], &rows = e[op.getRows()],
+               &count = e[op.getCount()];
+  Tensor &result = e(op.getResult());
+  const int64_t chunk = cache.size(1), L = rows.size(1);
+  for (int64_t b = 0; b < cache.size(0); ++b) {
+    const int64_t open = (count.integer(b) + L) % chunk;
+    for (int64_t row = 0; row < chunk; ++row)
+      for (int64_t c = 0; c < cache.size(2); ++c)
+        result(b, row, c) =
+            row < open ? element(rows, cache, b, {L - open + row, row}, c)
+                       : unspecified();
+  }
+}
+
+void interpreter::addAttention(Evaluations &evaluations) {
+  evaluations.add(evaluateRotary);
+  evaluations.add(evaluateAttention);
+  evaluations.add(evaluateAttentionGrad);
+  evaluations.add(evaluateCacheAppend);
+}
