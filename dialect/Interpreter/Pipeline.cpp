@@ -83,8 +83,12 @@ FailureOr<NamedTensors> Interpreter::runPipeline(plan::PipelineOp pipeline,
       }
       auto held = holder.held.find(key);
       if (held == holder.held.end()) {
+        // Accumulators that only the pipeline has; its first microbatch does
+        // not read them.
+        auto role = attributes.getAs<RoleAttr>(kRoleAttr);
+        const bool isAccumulator = role && role.getValue() == Role::Gradient;
         auto whole = inputs.find(port.name);
-        if (whole == inputs.end()) {
+        if (whole == inputs.end() && !isAccumulator) {
           function.emitError("expected a tensor for argument '")
               << port.name << "'";
           return failure();
@@ -92,7 +96,9 @@ FailureOr<NamedTensors> Interpreter::runPipeline(plan::PipelineOp pipeline,
         RankValues parts;
         for (int64_t rank : holder.ranks)
           parts.push_back(std::make_shared<const Tensor>(
-              port.part(*whole->second, grid, rank, microbatch, microbatches)));
+              whole == inputs.end() ? Tensor(port.type)
+                                    : port.part(*whole->second, grid, rank,
+                                                microbatch, microbatches)));
         held = holder.held.emplace(key, std::move(parts)).first;
       }
       arguments.push_back(held->second);
