@@ -15,7 +15,8 @@ static void evaluateRotary(RotaryOp op, Execution &e) {
       const double position = double((count.integer(b) + t) % op.getChunk());
       for (int64_t z = 0; z < Z; z += 2) {
         double angle = position * std::pow(base, -double(z % dz) / double(dz));
-        Complex turned = Complex(x(b, t, z), x(b, t, z + 1)) *
+        Complex turned = op.getScale().convertToDouble() *
+                         Complex(x(b, t, z), x(b, t, z + 1)) *
                          std::polar(1.0, op.getInverse() ? -angle : angle);
         y(b, t, z) = turned.real();
         y(b, t, z + 1) = turned.imag();
@@ -54,13 +55,13 @@ static double element(const Tensor &own, const Tensor &cache, int64_t b,
 }
 
 /// The score of a query with what it sees, in the head whose columns begin at
-/// `first`.
+/// `first` of the query's and at `keyFirst` of the keys'.
 static double score(const Tensor &q, const Tensor &k, const Tensor &cache,
                     int64_t b, int64_t t, Seen seen, int64_t first,
-                    int64_t width) {
+                    int64_t keyFirst, int64_t width) {
   double sum = 0;
-  for (int64_t z = first; z < first + width; ++z)
-    sum += q(b, t, z) * element(k, cache, b, seen, z);
+  for (int64_t z = 0; z < width; ++z)
+    sum += q(b, t, first + z) * element(k, cache, b, seen, keyFirst + z);
   return sum;
 }
 
@@ -70,24 +71,26 @@ static void evaluateAttention(ChunkAttentionOp op, Execution &e) {
   Tensor &y = e(op.getResult()), &lse = e(op.getLse());
   const Windows windows(e[op.getCount()], cacheK.size(1));
   const int64_t heads = op.getHeads(), dz = q.size(2) / heads,
-                dv = v.size(2) / heads;
+                dv = y.size(2) / heads;
   for (int64_t b = 0; b < q.size(0); ++b)
     for (int64_t t = 0; t < q.size(1); ++t)
       for (int64_t head = 0; head < heads; ++head) {
+        const int64_t group = head * (k.size(2) / dz) / heads;
         std::vector<double> scores(windows.size(b, t));
         double largest = -std::numeric_limits<double>::infinity(), sum = 0;
         for (size_t i = 0; i < scores.size(); ++i) {
-          scores[i] =
-              score(q, k, cacheK, b, t, windows.at(b, t, i), head * dz, dz);
+          scores[i] = score(q, k, cacheK, b, t, windows.at(b, t, i), head * dz,
+                            group * dz, dz);
           largest = std::max(largest, scores[i]);
         }
         for (double s : scores)
           sum += std::exp(s - largest);
         lse(b, t, head) = largest + std::log(sum);
         for (size_t i = 0; i < scores.size(); ++i)
-          for (int64_t c = head * dv; c < (head + 1) * dv; ++c)
-            y(b, t, c) += std::exp(scores[i] - lse(b, t, head)) *
-                          element(v, cacheV, b, windows.at(b, t, i), c);
+          for (int64_t c = 0; c < dv; ++c)
+            y(b, t, head * dv + c) +=
+                std::exp(scores[i] - lse(b, t, head)) *
+                element(v, cacheV, b, windows.at(b, t, i), group * dv + c);
       }
 }
 
@@ -99,31 +102,52 @@ static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
   Tensor &dq = e(op.getDq()), &dk = e(op.getDk()), &dvalue = e(op.getDv());
   const Windows windows(e[op.getCount()], cacheK.size(1));
   const int64_t heads = op.getHeads(), dz = q.size(2) / heads,
-                dv = v.size(2) / heads;
+                dv = out.size(2) / heads;
   for (int64_t b = 0; b < q.size(0); ++b)
     for (int64_t t = 0; t < q.size(1); ++t)
       for (int64_t head = 0; head < heads; ++head) {
+        const int64_t group = head * (k.size(2) / dz) / heads;
         double delta = 0;
         for (int64_t c = head * dv; c < (head + 1) * dv; ++c)
           delta += dout(b, t, c) * out(b, t, c);
         for (int64_t i = 0; i < windows.size(b, t); ++i) {
           const Seen seen = windows.at(b, t, i);
           double weight = std::exp(
-              score(q, k, cacheK, b, t, seen, head * dz, dz) - lse(b, t, head));
+              score(q, k, cacheK, b, t, seen, head * dz, group * dz, dz) -
+              lse(b, t, head));
           double dweight = 0;
           for (int64_t c = head * dv; c < (head + 1) * dv; ++c) {
-            dweight += dout(b, t, c) * element(v, cacheV, b, seen, c);
+            dweight += dout(b, t, c) *
+                       element(v, cacheV, b, seen, c + (group - head) * dv);
             if (seen.token >= 0)
               dvalue(b, seen.token, c) += weight * dout(b, t, c);
           }
           const double dscore = weight * (dweight - delta);
           for (int64_t z = head * dz; z < (head + 1) * dz; ++z) {
-            dq(b, t, z) += dscore * element(k, cacheK, b, seen, z);
+            dq(b, t, z) +=
+                dscore * element(k, cacheK, b, seen, z + (group - head) * dz);
             if (seen.token >= 0)
               dk(b, seen.token, z) += dscore * q(b, t, z);
           }
         }
       }
+}
+
+static void evaluateSumHeadGroups(SumHeadGroupsOp op, Execution &e) {
+  const Tensor &x = e[op.getX()];
+  Tensor &y = e(op.getResult());
+  const int64_t heads = op.getHeads(), width = x.size(2) / heads,
+                share = heads / op.getGroups();
+  for (int64_t t = 0; t < x.rows(); ++t)
+    for (int64_t c = 0; c < x.size(2); ++c)
+      y[t * y.size(2) + c / width / share * width + c % width] +=
+          x[t * x.size(2) + c];
+}
+
+static void evaluateAdvanceCount(AdvanceCountOp op, Execution &e) {
+  const Tensor &count = e[op.getCount()];
+  for (int64_t b = 0; b < count.size(0); ++b)
+    e(op.getResult()).integer(b) = count.integer(b) + e[op.getX()].size(1);
 }
 
 static void evaluateCacheAppend(CacheAppendOp op, Execution &e) {
@@ -146,4 +170,6 @@ void interpreter::addAttention(Evaluations &evaluations) {
   evaluations.add(evaluateAttention);
   evaluations.add(evaluateAttentionGrad);
   evaluations.add(evaluateCacheAppend);
+  evaluations.add(evaluateSumHeadGroups);
+  evaluations.add(evaluateAdvanceCount);
 }

@@ -6,9 +6,10 @@ using namespace mlir;
 using namespace mlir::megalodon;
 using namespace mlir::megalodon::interpreter;
 
-/// The gain of a channel: weights are stored as what exceeds 1.
-static double gain(const Tensor *weight, int64_t channel) {
-  return weight ? 1 + (*weight)[channel] : 1.0;
+/// The gain of a channel: weights are stored as what exceeds 1, or, plain, as
+/// they are.
+static double gain(const Tensor *weight, int64_t channel, bool plain = false) {
+  return weight ? (plain ? 0 : 1) + (*weight)[channel] : 1.0;
 }
 
 /// Sums over the channels of one row of x and u = dy (1 + weight).
@@ -19,12 +20,12 @@ struct RowSums {
 } // namespace
 
 static RowSums sumRow(const Tensor &x, const Tensor *dy, const Tensor *weight,
-                      int64_t row) {
+                      int64_t row, bool plain = false) {
   RowSums sums;
   const int64_t D = x.shape().back();
   for (int64_t d = 0; d < D; ++d) {
     double xd = x[row * D + d];
-    double u = dy ? (*dy)[row * D + d] * gain(weight, d) : 0.0;
+    double u = dy ? (*dy)[row * D + d] * gain(weight, d, plain) : 0.0;
     sums.x += xd;
     sums.xx += xd * xd;
     sums.u += u;
@@ -42,7 +43,7 @@ static void evaluateRmsNorm(RmsNormOp op, Execution &e) {
   for (int64_t row = 0; row < x.rows(); ++row) {
     double r = 1 / std::sqrt(sumRow(x, nullptr, nullptr, row).xx / D + eps);
     for (int64_t d = 0; d < D; ++d)
-      y[row * D + d] = x[row * D + d] * r * gain(weight, d);
+      y[row * D + d] = x[row * D + d] * r * gain(weight, d, op.getPlain());
   }
 }
 
@@ -50,7 +51,8 @@ static void evaluateRmsNormGradSums(RmsNormGradSumsOp op, Execution &e) {
   const Tensor &x = e[op.getX()];
   Tensor &sums = e(op.getSums());
   for (int64_t row = 0; row < x.rows(); ++row) {
-    RowSums s = sumRow(x, &e[op.getDy()], e.find(op.getWeight()), row);
+    RowSums s =
+        sumRow(x, &e[op.getDy()], e.find(op.getWeight()), row, op.getPlain());
     sums[2 * row] = s.xx;
     sums[2 * row + 1] = s.ux;
   }
@@ -63,7 +65,7 @@ static void evaluateRmsNormGrad(RmsNormGradOp op, Execution &e) {
   const double eps = op.getEps().convertToDouble();
   const int64_t D = x.shape().back(), width = op.getWidth().value_or(D);
   for (int64_t row = 0; row < x.rows(); ++row) {
-    RowSums sums = sumRow(x, &dy, weight, row);
+    RowSums sums = sumRow(x, &dy, weight, row, op.getPlain());
     if (given) {
       sums.xx = (*given)[2 * row];
       sums.ux = (*given)[2 * row + 1];
@@ -71,7 +73,8 @@ static void evaluateRmsNormGrad(RmsNormGradOp op, Execution &e) {
     double r = 1 / std::sqrt(sums.xx / width + eps), mean = sums.ux / width;
     for (int64_t d = 0; d < D; ++d) {
       int64_t i = row * D + d;
-      dx[i] = r * dy[i] * gain(weight, d) - r * r * r * x[i] * mean;
+      dx[i] =
+          r * dy[i] * gain(weight, d, op.getPlain()) - r * r * r * x[i] * mean;
       if (dweight)
         (*dweight)[d] += dy[i] * x[i] * r;
     }
