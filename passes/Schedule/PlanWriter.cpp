@@ -88,10 +88,10 @@ private:
   flatbuffers::Offset<fb::Command> writeStep(const Step &step);
   flatbuffers::Offset<fb::Command> writeCollective(const Step &step);
   uint32_t communicatorOf(plan::CollectiveOp op);
-  flatbuffers::Offset<fb::Command> command(fb::Operation kind,
-                                           flatbuffers::Offset<void> operation,
-                                           StringRef location) {
-    return fb::CreateCommand(builder, kind, operation, 0, string(location));
+  flatbuffers::Offset<fb::Command>
+  command(fb::Operation kind, flatbuffers::Offset<void> operation,
+          StringRef location, uint32_t queue = ::megalodon::plan::kMainQueue) {
+    return fb::CreateCommand(builder, kind, operation, queue, string(location));
   }
   flatbuffers::Offset<flatbuffers::String> string(StringRef text) {
     return builder.CreateSharedString(text.data(), text.size());
@@ -253,7 +253,8 @@ flatbuffers::Offset<fb::Command> PlanWriter::writeCollective(const Step &step) {
       builder, static_cast<fb::CollectiveKind>(op.getKind()),
       communicatorOf(op), elementType(type.getElementType()), &items,
       step.event, op.getLast());
-  return command(fb::Operation::CollectiveStart, table.Union(), step.location);
+  return command(fb::Operation::CollectiveStart, table.Union(), step.location,
+                 ::megalodon::plan::kMessageQueue);
 }
 
 flatbuffers::Offset<fb::Command> PlanWriter::writeStep(const Step &step) {

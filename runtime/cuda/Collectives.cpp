@@ -5,17 +5,64 @@
 
 namespace megalodon::cuda {
 
-void Collectives::connect(std::vector<Communicator *> communicators,
-                          std::chrono::milliseconds limit) {
+void Collectives::connect(
+    std::vector<Communicator *> communicators, std::chrono::milliseconds limit,
+    const std::function<const Stream &(uint32_t)> &streamOf) {
   hosts = std::move(communicators);
   timeout = limit;
   groups.clear();
   if (!nccl)
     return;
   context->makeCurrent();
-  for (Communicator *host : hosts)
-    groups.push_back(host ? ncclCommunicator(*host, stream.handle, timeout)
-                          : nullptr);
+  for (size_t i = 0; i < hosts.size(); ++i)
+    groups.push_back(
+        hosts[i] ? ncclCommunicator(
+                       *hosts[i],
+                       streamOf(plan.communicators[i].queue.value_or(0)).handle,
+                       timeout)
+                 : nullptr);
+  layOutStaging();
+}
+
+/// Messages of a segment that are under way together get memory of their own;
+/// segments follow one another. As large as any call's: sizes grow with it.
+void Collectives::layOutStaging() {
+  constexpr uint64_t kAlignment = 256;
+  uint64_t most = 0;
+  offsets.clear();
+  for (const plan::Function &function : plan.functions)
+    for (const plan::Program &program : function.programs)
+      for (const plan::Segment &segment : program.segments) {
+        std::map<uint64_t, std::pair<uint64_t, uint32_t>> taken; // by offset
+        for (const plan::Command &command : segment.commands) {
+          if (auto *wait = std::get_if<plan::Wait>(&command.operation)) {
+            for (auto it = taken.begin(); it != taken.end(); ++it)
+              if (it->second.second == wait->event) {
+                taken.erase(it);
+                break;
+              }
+            continue;
+          }
+          auto *start = std::get_if<plan::CollectiveStart>(&command.operation);
+          if (!start || !hosts[start->communicator])
+            continue;
+          const uint64_t bytes = plan::stagingBytes(
+              plan, *start, function.localBatch(), function.localLength());
+          if (!bytes)
+            continue;
+          uint64_t offset = 0;
+          for (const auto &[begin, other] : taken) {
+            if (offset + bytes <= begin)
+              break;
+            offset = (begin + other.first + kAlignment - 1) / kAlignment *
+                     kAlignment;
+          }
+          taken[offset] = {bytes, start->event};
+          offsets[start] = offset;
+          most = std::max(most, offset + bytes);
+        }
+      }
+  staging = context->allocate(most, "the messages between ranks");
 }
 
 uint64_t Collectives::ranksOf(const plan::CollectiveStart &start) const {
@@ -39,10 +86,8 @@ Block Collectives::take(uint64_t bytes) {
   if (smallest != spare.end()) {
     const Free taken = *smallest;
     spare.erase(smallest);
-    if (taken.until && !nccl)
+    if (taken.until)
       taken.until->synchronize();
-    else if (taken.until)
-      stream.wait(*taken.until);
     return taken.memory;
   }
   // None is large enough: the largest makes room for a larger one.
@@ -55,13 +100,11 @@ Block Collectives::take(uint64_t bytes) {
       largest->until->synchronize();
     spare.erase(largest);
   }
-  const char *purpose = "the messages between ranks";
-  return nccl ? context->allocate(bytes, purpose)
-              : context->allocatePinned(bytes, purpose);
+  return context->allocatePinned(bytes, "the messages between ranks");
 }
 
 size_t Collectives::stagingBytes() const {
-  size_t bytes = 0;
+  size_t bytes = staging.bytes();
   for (const Free &free : spare)
     bytes += free.memory.bytes();
   return bytes;
@@ -168,44 +211,56 @@ void Collectives::begin(const plan::CollectiveStart &start,
                         const std::string &location,
                         const std::vector<std::byte *> &buffers,
                         const SegmentCall &call, const Stream &main,
-                        Pending &pending) {
+                        const Stream &on, bool captured, Pending &pending) {
   if (start.last && !call.last)
     return;
   Started &started = pending[start.event];
   started.start = &start;
   started.location = &location;
   if (nccl)
-    beginNccl(started, plan::stagingBytes(plan, start, call.batch, call.length),
-              buffers, call, main);
+    beginNccl(started, buffers, call, main, on, captured);
   else
     beginStaged(started, buffers, call, main);
 }
 
-void Collectives::beginNccl(Started &started, uint64_t staging,
+void Collectives::beginNccl(Started &started,
                             const std::vector<std::byte *> &buffers,
-                            const SegmentCall &call, const Stream &main) {
+                            const SegmentCall &call, const Stream &main,
+                            const Stream &on, bool captured) {
   const plan::CollectiveStart &start = *started.start;
   const uint64_t share = start.shareBytes(call.batch, call.length);
-  const Event before(context);
-  main.record(before);
-  stream.wait(before);
+  if (&on != &main) {
+    const Event before(context);
+    main.record(before);
+    on.wait(before);
+  }
   const std::byte *send = buffers[start.items[0].from];
   std::byte *receive = buffers[start.items[0].to];
-  if (staging) {
+  if (plan::stagingBytes(plan, start, call.batch, call.length)) {
     // What is received first, then what is sent.
-    started.staging = take(staging);
-    receive = started.staging.data();
+    started.at = receive = staging.data() + offsets.at(&start);
     std::byte *out = start.kind == plan::CollectiveKind::AllReduce ? receive
                      : start.kind == plan::CollectiveKind::AllGather
                          ? receive + share * ranksOf(start)
                          : receive + share;
-    pack(start, out, buffers, call, stream);
+    pack(start, out, buffers, call, on);
     send = out;
   }
-  started.request =
+  auto request =
       startOn(*groups[start.communicator], start, send, receive, share);
+  if (!captured)
+    started.request = std::move(request);
   started.ready = std::make_shared<Event>(context);
-  stream.record(*started.ready);
+  on.record(*started.ready);
+}
+
+void Collectives::watch(const std::vector<uint32_t> &communicators,
+                        const std::string &segment, int64_t step,
+                        const Stream &main) {
+  for (uint32_t index : communicators)
+    outstanding.push_back(
+        {groups[index]->mark(main.handle),
+         {str("messages of the segment '", segment, "'"), step}});
 }
 
 void Collectives::beginStaged(Started &started,
@@ -221,8 +276,8 @@ void Collectives::beginStaged(Started &started,
                         : scatters ? all
                                    : 0; // all_reduce works in place
   started.staging = take(received + sent);
-  std::byte *receive = started.staging.data(),
-            *send = sent ? receive + received : receive;
+  started.at = started.staging.data();
+  std::byte *receive = started.at, *send = sent ? receive + received : receive;
   pack(start, send, buffers, call, main);
   main.synchronize();
   started.request =
@@ -238,13 +293,15 @@ void Collectives::end(uint32_t event, const std::vector<std::byte *> &buffers,
   Started &started = found->second;
   if (nccl) {
     main.wait(*started.ready);
-    outstanding.push_back(
-        {std::move(started.request), contextOf(started, call)});
+    if (started.request)
+      outstanding.push_back(
+          {std::move(started.request), contextOf(started, call)});
   } else {
     started.request->wait(contextOf(started, call), timeout);
   }
+  if (started.at)
+    unpack(*started.start, started.at, buffers, call, main);
   if (started.staging.bytes()) {
-    unpack(*started.start, started.staging.data(), buffers, call, main);
     auto until = std::make_shared<Event>(context);
     main.record(*until);
     spare.push_back({std::move(started.staging), std::move(until)});

@@ -5,6 +5,7 @@
 #include "runtime/cuda/Driver.h"
 #include "runtime/parallel/Nccl.h"
 #include <deque>
+#include <functional>
 #include <map>
 
 namespace megalodon::cuda {
@@ -15,27 +16,41 @@ public:
   struct Started {
     const plan::CollectiveStart *start;
     const std::string *location;
-    Block staging; ///< empty: the message lies in the buffers themselves
-    std::unique_ptr<Request> request;
-    std::shared_ptr<Event> ready; ///< NCCL: where the result is there
+    Block staging;           ///< through the host: what travels
+    std::byte *at = nullptr; ///< the same; null: it lies in the buffers
+    std::unique_ptr<Request> request; ///< null: a graph's
+    std::shared_ptr<Event> ready;     ///< NCCL: where the result is there
   };
   using Pending = std::map<uint32_t, Started>; ///< by event
 
   Collectives(std::shared_ptr<Context> context, const plan::LoadedPlan &plan,
               bool nccl)
-      : context(std::move(context)), plan(plan), nccl(nccl),
-        stream(this->context) {}
+      : context(std::move(context)), plan(plan), nccl(nccl) {}
 
+  /// `streamOf` gives the stream of one of the plan's queues.
   void connect(std::vector<Communicator *> communicators,
-               std::chrono::milliseconds timeout);
+               std::chrono::milliseconds timeout,
+               const std::function<const Stream &(uint32_t)> &streamOf);
 
-  /// Begins after all work on `main`.
+  /// Whether messages are work of the GPU, which graphs may hold.
+  bool areOnGpu() const { return nccl; }
+
+  /// Begins on `on` after all work on `main`. `captured`: into a graph, whose
+  /// launches watch() the message.
   void begin(const plan::CollectiveStart &start, const std::string &location,
              const std::vector<std::byte *> &buffers, const SegmentCall &call,
-             const Stream &main, Pending &pending);
+             const Stream &main, const Stream &on, bool captured,
+             Pending &pending);
   /// What is put on `main` afterwards sees the result.
   void end(uint32_t event, const std::vector<std::byte *> &buffers,
            const SegmentCall &call, const Stream &main, Pending &pending);
+
+  /// A graph with messages of these communicators was launched on `main`.
+  void watch(const std::vector<uint32_t> &communicators,
+             const std::string &segment, int64_t step, const Stream &main);
+
+  /// Gives up what is on its way: its ranks may never come.
+  void abandon() { groups.clear(); }
 
   /// Throws Error when a message that NCCL has on its way fails, or takes
   /// longer than it may. Work on a GPU is waited for afterwards, since that
@@ -54,12 +69,13 @@ private:
     WaitContext context;
   };
 
-  void beginNccl(Started &started, uint64_t staging,
-                 const std::vector<std::byte *> &buffers,
-                 const SegmentCall &call, const Stream &main);
+  void beginNccl(Started &started, const std::vector<std::byte *> &buffers,
+                 const SegmentCall &call, const Stream &main, const Stream &on,
+                 bool captured);
   void beginStaged(Started &started, const std::vector<std::byte *> &buffers,
                    const SegmentCall &call, const Stream &main);
   Block take(uint64_t bytes);
+  void layOutStaging();
   void pack(const plan::CollectiveStart &start, std::byte *into,
             const std::vector<std::byte *> &buffers, const SegmentCall &call,
             const Stream &on);
@@ -75,11 +91,14 @@ private:
   const std::shared_ptr<Context> context;
   const plan::LoadedPlan &plan;
   const bool nccl;
-  Stream stream; ///< of NCCL
   std::vector<Communicator *> hosts;
   std::vector<std::unique_ptr<NcclCommunicator>> groups; ///< NCCL's
   std::chrono::milliseconds timeout{};
-  std::vector<Free> spare;
+  std::vector<Free> spare; ///< memory of the host
+  /// NCCL: memory of the GPU, and where in it each message's share is. It stays
+  /// where it is, since graphs know its address.
+  Block staging;
+  std::map<const plan::CollectiveStart *, uint64_t> offsets;
   std::deque<Outstanding> outstanding;
 };
 

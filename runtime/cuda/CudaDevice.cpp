@@ -3,6 +3,7 @@
 #include "runtime/core/ThreadPool.h"
 #include "runtime/plan/Header.h"
 #include <algorithm>
+#include <exception>
 #include <tuple>
 
 namespace megalodon::cuda {
@@ -22,6 +23,9 @@ CudaDevice::CudaDevice(std::shared_ptr<const plan::LoadedPlan> loaded,
 }
 
 CudaDevice::~CudaDevice() {
+  // After a failure the messages under way may wait for ever.
+  if (std::uncaught_exceptions())
+    collectives.abandon();
   driver().cuStreamSynchronize(stream.handle);
   driver().cuStreamSynchronize(beside.handle);
   for (auto &[key, graph] : graphs)
@@ -113,7 +117,9 @@ void CudaDevice::finish() {
 
 void CudaDevice::connect(std::vector<Communicator *> communicators,
                          std::chrono::milliseconds timeout) {
-  collectives.connect(std::move(communicators), timeout);
+  collectives.connect(
+      std::move(communicators), timeout,
+      [&](uint32_t queue) -> const Stream & { return streamOf(queue); });
 }
 
 //===-- Commands ----------------------------------------------------------===//
@@ -179,7 +185,7 @@ void CudaDevice::execute(const plan::CopyStart &start,
 void CudaDevice::execute(const plan::CollectiveStart &start,
                          const plan::Command &command, Run &run) {
   collectives.begin(start, command.location, run.buffers, run.call, stream,
-                    run.pending);
+                    streamOf(command.queue), run.captured, run.pending);
 }
 
 void CudaDevice::execute(const plan::Wait &wait, const plan::Command &,
@@ -204,7 +210,8 @@ CudaDevice::partsOf(const plan::Segment &segment) {
   for (size_t i = 0; i < segment.commands.size(); ++i) {
     const auto &operation = segment.commands[i].operation;
     bool onHost = false;
-    if (auto *start = std::get_if<plan::CollectiveStart>(&operation)) {
+    auto *start = std::get_if<plan::CollectiveStart>(&operation);
+    if (start && !collectives.areOnGpu()) {
       onHost = true;
       collectiveEvents.push_back(start->event);
     } else if (auto *wait = std::get_if<plan::Wait>(&operation)) {
@@ -218,6 +225,10 @@ CudaDevice::partsOf(const plan::Segment &segment) {
       list.push_back({i, i + 1, onHost});
     else
       list.back().end = i + 1;
+    std::vector<uint32_t> &used = list.back().communicators;
+    if (start && !onHost &&
+        std::find(used.begin(), used.end(), start->communicator) == used.end())
+      used.push_back(start->communicator);
   }
   return list;
 }
@@ -240,7 +251,7 @@ void CudaDevice::issue(const plan::Segment &segment, const Part &part,
 bool CudaDevice::GraphKey::operator<(const GraphKey &other) const {
   auto fields = [](const GraphKey &key) {
     return std::tie(key.segment, key.part, key.batch, key.length,
-                    key.accumulate, key.microbatch, key.slot);
+                    key.accumulate, key.last, key.microbatch, key.slot);
   };
   return fields(*this) < fields(other);
 }
@@ -260,14 +271,16 @@ void CudaDevice::dropOldestGraph() {
 /// The first call of a shape goes to the stream command by command, which loads
 /// all code and asks for all algorithms. The second one becomes a graph, from
 /// then on a call is one launch of it. The key holds everything that commands
-/// take by value; `last` is about messages, which no graph holds.
+/// take by value; `last` is about messages only.
 void CudaDevice::runPart(const plan::Segment &segment, size_t index, Run &run) {
   const Part &part = partsOf(segment)[index];
   if (part.onHost || part.end - part.begin < 2)
     return issue(segment, part, run);
   const SegmentCall &call = run.call;
-  const GraphKey key{&segment,        index,           call.batch, call.length,
-                     call.accumulate, call.microbatch, call.slot};
+  const GraphKey key{&segment,        index,
+                     call.batch,      call.length,
+                     call.accumulate, call.last && !part.communicators.empty(),
+                     call.microbatch, call.slot};
   auto found = graphs.find(key);
   if (found == graphs.end()) {
     if (graphs.size() >= kGraphs)
@@ -282,12 +295,14 @@ void CudaDevice::runPart(const plan::Segment &segment, size_t index, Run &run) {
         driver().cuStreamBeginCapture_v2(stream.handle, kCaptureThreadLocal),
         "cuStreamBeginCapture");
     GraphHandle captured = nullptr;
+    run.captured = true;
     try {
       issue(segment, part, run);
     } catch (...) {
       driver().cuStreamEndCapture(stream.handle, &captured);
       throw;
     }
+    run.captured = false;
     driver().check(driver().cuStreamEndCapture(stream.handle, &captured),
                    "cuStreamEndCapture");
     const int result =
@@ -297,6 +312,7 @@ void CudaDevice::runPart(const plan::Segment &segment, size_t index, Run &run) {
   }
   driver().check(driver().cuGraphLaunch(graph.exec, stream.handle),
                  "cuGraphLaunch");
+  collectives.watch(part.communicators, segment.name, call.step, stream);
 }
 
 /// Command by command, with the GPU's own times.

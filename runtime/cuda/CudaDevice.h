@@ -1,6 +1,6 @@
-// The cuda device: one GPU that runs a plan's segments. Kernels, products and
-// copies of a segment go to the GPU as one graph once a call of the same shape
-// has been seen; messages between ranks happen between graphs.
+// The cuda device: one GPU that runs a plan's segments. All of a segment goes
+// to the GPU as one graph once a call of the same shape has been seen; messages
+// between ranks that go through the host happen between graphs.
 #pragma once
 #include "runtime/cuda/Collectives.h"
 #include "runtime/cuda/CublasLt.h"
@@ -46,12 +46,13 @@ private:
   struct Part {
     size_t begin, end;
     bool onHost;
+    std::vector<uint32_t> communicators = {}; ///< of messages in it, on the GPU
   };
   struct GraphKey {
     const plan::Segment *segment;
     size_t part;
     int64_t batch, length;
-    bool accumulate;
+    bool accumulate, last;
     uint32_t microbatch, slot;
     bool operator<(const GraphKey &other) const;
   };
@@ -64,6 +65,7 @@ private:
     const std::vector<std::byte *> &buffers;
     const SegmentCall &call;
     Collectives::Pending pending;
+    bool captured = false; ///< commands go into a graph
   };
 
   const std::vector<Part> &partsOf(const plan::Segment &segment);
@@ -88,9 +90,9 @@ private:
   const std::shared_ptr<Context> context;
   const int workers;
   Module kernels;
-  Stream stream;                     ///< all of queue 0, in order
+  Stream stream;                     ///< queue 0, in order
   Stream beside;                     ///< uploads for the next call
-  std::map<uint32_t, Stream> queues; ///< copies of the other queues
+  std::map<uint32_t, Stream> queues; ///< what the other queues start
   /// Copies of other queues under way in the part that is issued, by event.
   std::map<uint32_t, std::shared_ptr<Event>> copies;
   std::optional<Products> products;

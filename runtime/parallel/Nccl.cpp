@@ -271,7 +271,13 @@ public:
       std::rethrow_exception(failure);
     library.check(result, "ncclGroupEnd");
     for (const std::shared_ptr<Mark> &mark : started)
-      record(*mark);
+      record(*mark, stream);
+  }
+
+  std::unique_ptr<Request> mark(void *on) override {
+    auto mark = std::make_shared<Mark>();
+    record(*mark, on);
+    return std::make_unique<NcclRequest>(membership, group, std::move(mark));
   }
 
 private:
@@ -283,13 +289,12 @@ private:
     if (open)
       marks.push_back(mark);
     else
-      record(*mark);
+      record(*mark, stream);
     return std::make_unique<NcclRequest>(membership, group, std::move(mark));
   }
 
-  void record(Mark &mark) {
-    library.checkDriver(library.eventRecord(mark.event, stream),
-                        "cuEventRecord");
+  void record(Mark &mark, void *on) {
+    library.checkDriver(library.eventRecord(mark.event, on), "cuEventRecord");
     mark.recorded = true;
   }
 

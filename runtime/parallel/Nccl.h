@@ -10,7 +10,8 @@ namespace megalodon {
 /// operations stand in the order of one stream. What differs from the
 /// interface:
 /// * work put on the stream later sees an operation's result without a wait;
-///   such a request may be dropped;
+///   such a request may be dropped, and must be where the stream is being
+///   captured to a graph: mark() says when the graph is through;
 /// * tags are not looked at: the messages of two ranks match in order;
 /// * a message holds the stream up until its peer has come, so messages in both
 ///   directions must go together().
@@ -18,6 +19,10 @@ class NcclCommunicator : public Communicator {
 public:
   /// Starts the operations that body() calls as one.
   virtual void together(const std::function<void()> &body) = 0;
+
+  /// What was put on a stream so far, operations of the group in a graph among
+  /// it: complete when the stream gets here, and fails as the group does.
+  virtual std::unique_ptr<Request> mark(void *stream) = 0;
 
 protected:
   using Communicator::Communicator;

@@ -27,6 +27,11 @@ struct Header {
 };
 static_assert(sizeof(Header) == 64);
 
+/// Queues of commands. What is started on another queue than the main one runs
+/// beside what follows, until it is waited for; on one queue all is in order.
+enum Queue : uint32_t { kMainQueue = 0, kMessageQueue = 1 };
+inline constexpr uint32_t kMaxQueues = 8;
+
 /// Index of each word of a dispatch's parameter block (args[0], int64).
 enum ParameterWord {
   kBatch = 0,

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -147,8 +148,9 @@ struct Wait {
 /// ones of some pipeline ranks.
 struct Communicator {
   std::vector<Axis> axes;
-  std::vector<uint32_t> stages; ///< empty: all
-  int64_t size;                 ///< ranks of a group
+  std::vector<uint32_t> stages;       ///< empty: all
+  int64_t size;                       ///< ranks of a group
+  std::optional<uint32_t> queue = {}; ///< of its messages; none: it has none
 
   bool isMember(uint32_t stage) const;
 };

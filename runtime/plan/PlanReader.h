@@ -143,6 +143,8 @@ private:
   // ReadCommands.cpp
   Command readCommand(const fb::Command &from, const Context &context,
                       const std::string &field);
+  void setQueue(uint32_t communicator, uint32_t queue,
+                const std::string &field);
   Dispatch readDispatch(const fb::Dispatch &from, const Context &context,
                         const std::string &field) const;
   Product readProduct(const fb::Product &from, const Context &context,

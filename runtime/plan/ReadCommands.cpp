@@ -1,4 +1,5 @@
 // Commands: dispatches, products, copies, collectives and waits.
+#include "runtime/plan/Header.h"
 #include "runtime/plan/PlanReader.h"
 #include <algorithm>
 
@@ -9,6 +10,13 @@ Command PlanReader::readCommand(const fb::Command &from, const Context &context,
   Command command;
   command.location = text(from.location());
   command.queue = from.queue();
+  check(command.queue < kMaxQueues, field + ".queue", "expected one below ",
+        kMaxQueues, ", got ", command.queue);
+  check(command.queue == kMainQueue ||
+            from.operation_type() == fb::Operation::CopyStart ||
+            from.operation_type() == fb::Operation::CollectiveStart,
+        field + ".queue", "expected ", uint32_t(kMainQueue),
+        " for what nobody waits for, got ", command.queue);
   switch (from.operation_type()) {
   case fb::Operation::Dispatch:
     command.operation = readDispatch(*from.operation_as_Dispatch(), context,
@@ -32,11 +40,24 @@ Command PlanReader::readCommand(const fb::Command &from, const Context &context,
   case fb::Operation::CollectiveStart:
     command.operation = readCollective(*from.operation_as_CollectiveStart(),
                                        context, field + ".collective_start");
+    setQueue(std::get<CollectiveStart>(command.operation).communicator,
+             command.queue, field + ".queue");
     break;
   default:
     fail(field, "unknown operation ", int(from.operation_type()));
   }
   return command;
+}
+
+/// The messages of a communicator are in order, so they stand on one queue.
+void PlanReader::setQueue(uint32_t communicator, uint32_t queue,
+                          const std::string &field) {
+  std::optional<uint32_t> &known = plan.communicators[communicator].queue;
+  if (!known)
+    known = queue;
+  check(*known == queue, field, "expected ", *known,
+        " as for the other messages of communicator ", communicator, ", got ",
+        queue);
 }
 
 Dispatch PlanReader::readDispatch(const fb::Dispatch &from,

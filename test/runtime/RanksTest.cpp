@@ -4,6 +4,7 @@
 #include "runtime/io/Safetensors.h"
 #include "runtime/io/SpreadTensor.h"
 #include "runtime/parallel/Communicator.h"
+#include "runtime/plan/Header.h"
 #include "runtime/plan/PlanFile.h"
 #include "runtime/plan/Trace.h"
 #include "runtime/plan/Traffic.h"
@@ -65,12 +66,13 @@ public:
   }
   uint32_t collective(fb::CollectiveKind kind, uint32_t communicator,
                       const std::vector<Offset<fb::CollectiveItem>> &items,
-                      bool last = false) {
+                      bool last = false, uint32_t queue = plan::kMessageQueue) {
     add(fb::Operation::CollectiveStart,
         fb::CreateCollectiveStartDirect(builder, kind, communicator,
                                         fb::ElementType::F32, &items, event,
                                         last)
-            .Union());
+            .Union(),
+        queue);
     return event++;
   }
   Offset<fb::CollectiveItem> item(uint32_t from, uint32_t to, int64_t rows,
@@ -128,8 +130,9 @@ public:
   flatbuffers::FlatBufferBuilder builder;
 
 private:
-  void add(fb::Operation type, Offset<void> operation) {
-    commands.push_back(fb::CreateCommandDirect(builder, type, operation));
+  void add(fb::Operation type, Offset<void> operation, uint32_t queue = 0) {
+    commands.push_back(
+        fb::CreateCommandDirect(builder, type, operation, queue));
   }
 
   fb::Mesh mesh;
@@ -493,7 +496,7 @@ struct Message {
   uint64_t rowBytes = 8;
   bool waits = true;
   fb::Axis axis = fb::Axis::Tensor;
-  uint32_t dimension = 0, stage = 0;
+  uint32_t dimension = 0, stage = 0, secondQueue = plan::kMessageQueue;
 };
 
 std::string refusalOf(const Message &message) {
@@ -510,6 +513,9 @@ std::string refusalOf(const Message &message) {
                                      fb::Dynamic::None, message.rowBytes)});
     if (message.waits)
       maker.wait(event);
+    maker.wait(maker.collective(fb::CollectiveKind::AllReduce, 0,
+                                {maker.item(0, 0, 4, fb::Dynamic::None, 8)},
+                                false, message.secondQueue));
     maker.endSegment("compute");
     maker.act(fb::ActionKind::Run, 0);
     maker.endProgram(256);
@@ -533,6 +539,8 @@ TEST(Ranks, LoaderChecksMessages) {
   } cases[] = {
       {refusal([](Message &m) { m.communicator = 1; }),
        "communicator 1 is out of range (1 communicators)"},
+      {refusal([](Message &m) { m.secondQueue = 2; }),
+       "queue: expected 1 as for the other messages of communicator 0, got 2"},
       {refusal([](Message &m) { m.from = 2; }), "from: buffer 2 is out of"},
       {refusal([](Message &m) { m.to = 2; }), "to: buffer 2 is out of range"},
       {refusal([](Message &m) { m.to = 0; }), "row_bytes: expected 4 x 1 rows"},

@@ -100,8 +100,8 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
                                           damage.grid ? &grid : nullptr);
     return CreateCommandDirect(builder, Operation::Dispatch, operation.Union());
   };
-  auto command = [&](Operation type, auto operation) {
-    return CreateCommandDirect(builder, type, operation.Union());
+  auto command = [&](Operation type, auto operation, uint32_t queue = 0) {
+    return CreateCommandDirect(builder, type, operation.Union(), queue);
   };
 
   // forward. Buffers: 0 in, 1 arena (3 in + 1), 2 w, 3 arena product, 4 out, 5
@@ -123,9 +123,11 @@ std::vector<uint8_t> buildPlan(const Damage &damage) {
                               damage.library ? damage.library : code.library)),
       command(Operation::CopyStart,
               CreateCopyStart(builder, 3, 4, damage.copyBytes,
-                              Dynamic::BatchLength, 7)),
+                              Dynamic::BatchLength, 7),
+              damage.copyQueue),
       dispatch(2, {5}, {}, Grid(1, 1, Outer::Batch, Inner::One)),
-      command(Operation::Wait, CreateWait(builder, damage.waitEvent))};
+      command(Operation::Wait, CreateWait(builder, damage.waitEvent),
+              damage.waitQueue)};
   const std::vector<uint32_t> forwardInputs = {0, 1, 3, 7},
                               forwardOutputs = {damage.outputVariable, 3};
 

@@ -26,7 +26,7 @@ namespace megalodon::test {
 struct Damage {
   int64_t outShape0 = 2;
   uint32_t kernel = 0, argument = 0, outputVariable = 2, productA = 1,
-           updateSegment = 1, waitEvent = 7;
+           updateSegment = 1, waitEvent = 7, copyQueue = 1, waitQueue = 0;
   int64_t divisor = 4, productN = 8, tileM = 3;
   uint64_t arenaOffset = 1024, copyBytes = 32, scratchBytes = 256;
   int8_t role = int8_t(plan::fb::Role::Output);

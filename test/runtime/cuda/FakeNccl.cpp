@@ -60,6 +60,7 @@ struct Comm {
   int rank;
   int64_t sent = 0, received = 0; ///< operations that the stream came to
   std::atomic<int> asyncError{kSuccess};
+  std::atomic<bool> aborted{false}; ///< waits for nobody any more
 };
 
 std::mutex mutex;
@@ -188,11 +189,14 @@ void arrive(void *data) {
 }
 int isMet(void *data) {
   const Comm &comm = *static_cast<Operation *>(data)->comm;
-  return comm.group->meetings.at(comm.received).here == comm.group->ranks;
+  return comm.aborted ||
+         comm.group->meetings.at(comm.received).here == comm.group->ranks;
 }
 void leave(void *data) {
   const auto &[comm, shape, send, receive] = *static_cast<Operation *>(data);
   Group &group = *comm->group;
+  if (comm->aborted)
+    return;
   const int64_t number = comm->received++;
   Meeting &meeting = group.meetings.at(number);
   const std::vector<char> &result = meeting.data[size_t(comm->rank)];
@@ -366,6 +370,7 @@ int ncclCommDestroy(Handle *handle) {
   return kSuccess;
 }
 int ncclCommAbort(Handle *handle) {
+  handle->comm->aborted = true;
   delete handle;
   return kSuccess;
 }

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,8 +53,8 @@ class Models:
             self.shell(self.args.convert, cpu, gpu)
         return {False: cpu, True: gpu}
 
-    def train(self, plan, out, steps, gpu, *options):
-        self.shell(self.args.run, "train", plan, "--data", self.folder / "data", "--validation-fraction", "0.3", "--steps", steps,
+    def train(self, plan, out, steps, gpu, *options, launcher=()):
+        self.shell(*launcher, self.args.run, "train", plan, "--data", self.folder / "data", "--validation-fraction", "0.3", "--steps", steps,
                    "--total-steps", STEPS, "--out", self.folder / out, "--resume", "--save-every", 4,
                    "--lr", "3e-3", "--peak-flops", "1e10", *options, gpu=gpu)
         lines = [json.loads(line) for line in (self.folder / out / "metrics.jsonl").read_text().splitlines()]
@@ -81,6 +82,7 @@ def main():
     for name in ("--opt", "--run", "--convert", "--stand-in"):
         parser.add_argument(name, required=True)
     parser.add_argument("--emulated", help="megalodon-opt-emulated")
+    parser.add_argument("--mpi", action="store_true", help="processes under mpirun too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="megalodon-models.") as folder:
         models = Models(args, pathlib.Path(folder))
@@ -118,6 +120,9 @@ def main():
             spread = models.compile(name, "--entry=train:4x48", f"--mesh={mesh}")
             for gpus in (1, 4):
                 close(f"mesh {mesh} on {gpus} GPUs", models.train(spread[True], f"{name}-{gpus}", STEPS, gpus, "--virtual-ranks"), alone)
+            if args.mpi and shutil.which("mpirun"):
+                launcher = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-n", 4]
+                close(f"mesh {mesh} over MPI", models.train(spread[True], f"{name}-mpi", STEPS, 1, launcher=launcher), alone)
     print("all models agree")
 
 
