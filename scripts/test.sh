@@ -50,8 +50,8 @@ sanitized() {
   [[ -f build-sanitize/build.ninja ]] ||
     cmake -G Ninja -S . -B build-sanitize -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
       -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld-22 -DMEGALODON_COMPILER=OFF -DMEGALODON_SANITIZE=ON || return
-  ninja -C build-sanitize -j "$(nproc)" --quiet || return
-  UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-sanitize -j "$(nproc)" --output-on-failure
+  ninja -C build-sanitize -j "$jobs" --quiet || return
+  UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-sanitize -j "$jobs" --output-on-failure
 }
 
 fresh_docs() {
@@ -60,6 +60,7 @@ fresh_docs() {
 
 scripts/setup.sh --tests || { echo "0 passed, 1 failed"; exit 1; }
 mkdir -p "$logs"
+jobs=$(nproc) # asked before OMP_NUM_THREADS, which nproc obeys
 export OMP_NUM_THREADS=1
 tools=(--opt build/bin/megalodon-opt --run build/bin/megalodon-run)
 emulated=(--opt build/bin/megalodon-opt-emulated --run build/bin/megalodon-run) # kernels for a GPU, on the CPU
@@ -68,7 +69,7 @@ suite lint scripts/lint.sh --changed
 suite docs fresh_docs
 suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
 suite page "$python" test/runtime/page_test.py "${tools[@]}"
-suite runtime ctest --test-dir build -j "$(nproc)" --output-on-failure
+suite runtime ctest --test-dir build -j "$jobs" --output-on-failure
 suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py
 suite numerics-ops "$python" test/numerics/ops.py "${tools[@]}"

@@ -84,7 +84,7 @@ Block Collectives::take(uint64_t bytes) {
          it->memory.bytes() < smallest->memory.bytes()))
       smallest = it;
   if (smallest != spare.end()) {
-    const Free taken = *smallest;
+    Free taken = std::move(*smallest);
     spare.erase(smallest);
     if (taken.until)
       taken.until->synchronize();

@@ -143,8 +143,7 @@ static Value packed(KernelBuilder &k, Value pair) {
       k.b, vector::BitCastOp::create(k.b, type, pair), int64_t(0));
 }
 
-SmallVector<Value> mlir::megalodon::splitTerms(KernelBuilder &k, Value pair,
-                                               int64_t terms) {
+SmallVector<Value> splitTerms(KernelBuilder &k, Value pair, int64_t terms) {
   SmallVector<Value> registers;
   for (int64_t term = 0; term < terms; ++term) {
     Value rounded = k.toFloat(pair, k.b.getBF16Type());
@@ -268,9 +267,8 @@ void GpuProduct::rightFragments(const SharedTile &tile, Value depth,
   }
 }
 
-void mlir::megalodon::multiplyFragments(KernelBuilder &k, ArrayRef<Value> left,
-                                        ArrayRef<Value> right,
-                                        MutableArrayRef<Value> sums) {
+void multiplyFragments(KernelBuilder &k, ArrayRef<Value> left,
+                       ArrayRef<Value> right, MutableArrayRef<Value> sums) {
   Type f32 = k.b.getF32Type();
   auto result =
       LLVM::LLVMStructType::getLiteral(k.b.getContext(), {f32, f32, f32, f32});
