@@ -43,7 +43,9 @@ public:
 
   /// Reads `count` tokens and their successors; leaves their losses, the same
   /// on all ranks.
-  void score(const int32_t *window, int64_t count, double *losses);
+  /// `step` of training is for errors.
+  void score(const int32_t *window, int64_t count, double *losses,
+             int64_t step);
 
 private:
   const plan::Function &of() const {
@@ -71,7 +73,8 @@ void Scorer::fill(const char *name, CallShape shape, const int32_t *ids,
              });
 }
 
-void Scorer::score(const int32_t *window, int64_t count, double *losses) {
+void Scorer::score(const int32_t *window, int64_t count, double *losses,
+                   int64_t step) {
   // Ranks that share rows or tokens need calls that divide evenly: what the
   // stream does not fill is padding that no loss counts.
   const CallShape shape{of().dataParts * of().microbatches(),
@@ -93,7 +96,7 @@ void Scorer::score(const int32_t *window, int64_t count, double *losses) {
   if (world.size() > 1)
     world.all()
         .allReduce(losses, size_t(count), ElementType::F64)
-        ->wait({"adding up losses of an evaluation", -1}, world.timeout);
+        ->wait({"adding up losses of an evaluation", step}, world.timeout);
 }
 
 Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
@@ -129,7 +132,7 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
       scorer.resetState();
       first = position;
     }
-    scorer.score(window.data(), count, losses.data());
+    scorer.score(window.data(), count, losses.data(), options.step);
     for (int64_t i = 0; i < count; ++i) {
       const double loss = losses[i];
       if (!std::isfinite(loss))

@@ -11,6 +11,7 @@ namespace megalodon {
 struct EvaluateOptions {
   int64_t maxTokens = 0;   ///< predict at most this many tokens; 0 = all
   bool resetState = false; ///< forget everything before each call
+  int64_t step = -1;       ///< of training, for errors; negative: none
   const Trigram *trigram = nullptr; ///< measured on the same bytes
   /// Called with the losses of each call, in order.
   std::function<void(const double *losses, int64_t count)> sink;

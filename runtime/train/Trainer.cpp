@@ -548,6 +548,7 @@ void Trainer::report(double loss, double gradientNorm, double took) {
 void Trainer::validate() {
   EvaluateOptions evaluation;
   evaluation.maxTokens = options.evalTokens;
+  evaluation.step = current;
   Evaluation result = evaluate(session, *heldOut, evaluation);
   if (!first)
     return;
