@@ -33,7 +33,7 @@ public:
                     Value chunkCotangents, Type partialType)
       : CemaBlockKernel(k, op.getX(), op.getP(), segment), tiles(states / 8),
         block(op.getBlock()), tailed(bool(op.getDnewState())),
-        shared(terms == 3) {
+        heldCount(terms == 3 ? 0 : weightCount() - 1) {
     dy = k.read(op.getDy(), View::Rows);
     x = k.read(op.getX(), View::Rows);
     p = k.read(op.getP());
@@ -53,8 +53,7 @@ public:
       tails = k.scratch({kChannels, states, kTailSums}, f64);
     const int64_t sums = llvm::divideCeil(sumCount(), 4);
     slots = k.scratch(
-        {std::max(shared ? 2 * operandCount() / 4 : 0, sums), kThreads, 4},
-        f32);
+        {std::max(heldCount ? 0 : weightCount(), sums), kThreads, 4}, f32);
   }
 
   void build() {
@@ -122,6 +121,7 @@ private:
 
   /// Registers of one map's operands.
   int64_t operandCount() const { return tiles * (kBlock / 16) * 4 * terms; }
+  int64_t weightCount() const { return 2 * operandCount() / 4; }
 
   /// p q^(31-j) and conj(g q^(j+1)) as left operands [(state, part), tokens]: a
   /// lane has tokens 2 member, 2 member + 1 of every eight.
@@ -174,25 +174,22 @@ private:
   }
   void keepWeights(int64_t map, int64_t i, int64_t step,
                    ArrayRef<Operand> operand) {
-    held.resize(2 * operandCount() / 4);
+    held.resize(heldCount);
     for (auto [term, registers] : llvm::enumerate(operand)) {
       int64_t index = weightIndex(map, i, step, term);
-      if (!shared) {
+      if (index < heldCount)
         held[index] = registers;
-        continue;
-      }
-      storeSlot(index, registers);
+      else
+        storeSlot(index - heldCount, registers);
     }
   }
   SmallVector<Operand> loadWeights(int64_t map, int64_t i, int64_t step) {
     SmallVector<Operand> result;
     for (int64_t term = 0; term < terms; ++term) {
       int64_t index = weightIndex(map, i, step, term);
-      if (!shared) {
-        result.push_back(held[index]);
-        continue;
-      }
-      result.push_back(loadSlot(k.index(index), k.b.getI32Type()));
+      result.push_back(index < heldCount ? held[index]
+                                         : loadSlot(k.index(index - heldCount),
+                                                    k.b.getI32Type()));
     }
     return result;
   }
@@ -602,7 +599,9 @@ private:
   int64_t tiles; ///< of eight states
   int64_t block; ///< tokens between the states that forward saved
   bool tailed;   ///< there is a cotangent behind the last token
-  bool shared;   ///< weights lie in shared memory instead of registers
+  /// Weights in registers; the others lie in shared memory: all of them where
+  /// numbers have three terms, and one where registers would just not do.
+  int64_t heldCount;
   Value dy, x, p, q, g, blockStates, cotangents, dnewState, partial;
   Value xs, dys, powers, lags, lagSums, tails, slots;
   SmallVector<Operand> held;
