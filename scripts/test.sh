@@ -69,6 +69,7 @@ suite lint scripts/lint.sh --changed
 suite docs fresh_docs
 suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
 suite page "$python" test/runtime/page_test.py "${tools[@]}"
+suite commands "$python" test/docs/pages.py --build build
 suite runtime ctest --test-dir build -j "$jobs" --output-on-failure
 suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py
