@@ -33,7 +33,7 @@ struct Context {
 };
 } // namespace
 
-static void parse(llvm::StringRef text, MLIRContext *context) {
+static void parse(const std::string &text, MLIRContext *context) {
   OwningOpRef<ModuleOp> module =
       parseSourceString<ModuleOp>(text, ParserConfig(context));
   if (!module)
@@ -53,6 +53,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   llvm::SmallVector<llvm::StringRef> modules;
   text.split(modules, "// -----");
   for (llvm::StringRef module : modules)
-    parse(module, &current->context);
+    parse(module.str(), &current->context); // the lexer wants a zero behind it
   return 0;
 }

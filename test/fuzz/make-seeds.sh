@@ -4,7 +4,7 @@
 set -euo pipefail
 out=${1:?expected a folder}
 opt=build/bin/megalodon-opt run=build/bin/megalodon-run
-for name in checkpoint config data dialect plan safetensors; do mkdir -p "$out/$name"; done
+for name in checkpoint config data dialect pickle plan safetensors tokenfile zip; do mkdir -p "$out/$name"; done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat > "$work/small.json" <<'JSON'
@@ -30,6 +30,11 @@ head -c 3000 README.md > "$work/text"
 "$run" train "$work/train.plan" --data "$work/text" --steps 1 --out "$work/out" --peak-flops 1e9 2> /dev/null
 cp "$work/out/checkpoint-1/trainer.json" "$out/checkpoint/record"
 cp "$work/out/checkpoint-1/state.safetensors" "$out/safetensors/state"
+"$run" tokenize "$work/text" --tokenizer bytes --out "$out/tokenfile/bytes" > /dev/null
+"$run" convert "$work/out/checkpoint-1/model.safetensors" "$work/original" --to original --config "$work/small.json"
+cp "$work/original/consolidated.pth" "$out/zip/model"
+/usr/bin/python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("archive/data.pkl"))' \
+  "$out/zip/model" > "$out/pickle/model"
 /usr/bin/python3 - "$out" <<'PYTHON'
 import json, struct, sys
 out = sys.argv[1]
