@@ -156,7 +156,7 @@ class Mutations:
         """Greedy decoding from a prompt of exactly one chunk: it crosses a boundary at once and many later."""
         model, chunk = self.model, self.config.chunk_size
         prompt = model.draw_tokens(chunk)[:1]
-        want, margin = greedy(self.config, model.params, prompt, GENERATED_TOKENS)
+        want, margin = greedy(ref, self.config, model.params, prompt, GENERATED_TOKENS)
         self.report.add("generate", "the best token leads by a margin", margin, margin > 1e-6)
 
         def differing(plan):
