@@ -3,6 +3,7 @@
 #pragma once
 #include "runtime/c/megalodon.h"
 #include "runtime/core/Error.h"
+#include "runtime/core/Trust.h"
 #include "runtime/plan/LoadedPlan.h"
 #include "runtime/session.h"
 #include <new>
@@ -25,6 +26,7 @@ public:
 struct Model {
   std::shared_ptr<const plan::LoadedPlan> plan;
   SessionOptions options;
+  Trust trust;
   std::shared_ptr<Session> weights;
   std::set<std::string> missing; ///< weights without a value
   bool inUse = false;            ///< on a GPU, by its one session

@@ -49,6 +49,10 @@ int32_t megalodon_abi_version(void) { return MEGALODON_ABI_VERSION; }
 const char *megalodon_version(void) { return MEGALODON_VERSION; }
 const char *megalodon_error(void) { return lastError.c_str(); }
 
+static Trust trustOf(const megalodon_options *options) {
+  return options && options->trust ? Trust::Assume : Trust::Verify;
+}
+
 static void open(std::shared_ptr<const plan::LoadedPlan> plan,
                  const megalodon_options *given, megalodon_model **model) {
   const megalodon_options options =
@@ -57,6 +61,7 @@ static void open(std::shared_ptr<const plan::LoadedPlan> plan,
   result->plan = std::move(plan);
   result->options.threads = options.threads;
   result->options.gpu = options.gpu;
+  result->trust = trustOf(given);
   SessionOptions first = result->options;
   if (!result->plan->isCuda())
     first.threads = 1; // it never runs, it only holds the weights
@@ -74,6 +79,8 @@ static void requireOptions(const megalodon_options *options) {
   if (options->threads < 0)
     throw Misuse(
         str("options.threads: expected 0 or more, got ", options->threads));
+  if (options->trust != 0 && options->trust != 1)
+    throw Misuse(str("options.trust: expected 0 or 1, got ", options->trust));
 }
 
 megalodon_status megalodon_model_open(const char *path,
@@ -83,7 +90,7 @@ megalodon_status megalodon_model_open(const char *path,
     require(path, "path");
     require(model, "model");
     requireOptions(options);
-    open(plan::LoadedPlan::open(path), options, model);
+    open(plan::LoadedPlan::open(path, trustOf(options)), options, model);
   });
 }
 
@@ -106,7 +113,7 @@ megalodon_status megalodon_model_open_memory(const char *name, const void *data,
       throw std::bad_alloc();
     std::memcpy(copy.get(), data, bytes);
     open(plan::LoadedPlan::parse(name, static_cast<const uint8_t *>(copy.get()),
-                                 bytes),
+                                 bytes, trustOf(options)),
          options, model);
   });
 }
@@ -118,7 +125,7 @@ megalodon_status megalodon_model_load_weights(megalodon_model *model,
   return guarded([&] {
     require(model, "model");
     require(path, "path");
-    loadWeights(path, *model->model->weights);
+    loadWeights(path, *model->model->weights, model->model->trust);
     model->model->missing.clear();
   });
 }

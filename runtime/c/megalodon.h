@@ -64,9 +64,10 @@ typedef struct {
   uint32_t abi_version; /* MEGALODON_ABI_VERSION of the caller's header */
   int32_t threads;      /* of each session; 0: one a processor */
   int32_t gpu;          /* index, for plans compiled for GPUs; -1: the first */
+  int32_t trust; /* 1: digests of plan and checkpoints are not computed again */
 } megalodon_options;
 #define MEGALODON_OPTIONS_INIT                                                 \
-  {sizeof(megalodon_options), MEGALODON_ABI_VERSION, 0, -1}
+  {sizeof(megalodon_options), MEGALODON_ABI_VERSION, 0, -1, 0}
 
 /* Opens a plan file; `options` may be NULL. The plan is checked whole, and
  * must be for one rank. On a GPU a model has one session at a time. */

@@ -1,5 +1,6 @@
 #include "runtime/convert/ModelConfig.h"
 #include "runtime/core/Error.h"
+#include "runtime/io/Json.h"
 #include "runtime/io/Weights.h"
 #include <set>
 
@@ -37,14 +38,9 @@ static const ordered_json &defaults() {
 }
 
 ModelConfig parseConfig(const std::string &path, const std::string &text) {
-  ordered_json given;
-  try {
-    given = ordered_json::parse(text);
-  } catch (const nlohmann::json::exception &error) {
-    throw Error(str(path, ": not valid JSON (", error.what(), ")"));
-  }
-  if (given.is_object() && given.contains("model"))
-    given = ordered_json(given["model"]);
+  nlohmann::json given = parseJson(path, "config", text);
+  if (given.contains("model"))
+    given = nlohmann::json(given["model"]);
   if (!given.is_object())
     throw Error(str(path, ": expected a config, got ", given.type_name()));
   ModelConfig config{defaults()};

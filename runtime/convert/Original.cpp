@@ -1,6 +1,7 @@
 #include "runtime/convert/Original.h"
 #include "runtime/convert/TorchFile.h"
 #include "runtime/core/Error.h"
+#include "runtime/io/Json.h"
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -134,14 +135,9 @@ TensorSet readOriginal(const std::string &path, const ModelConfig &config) {
     shards.push_back(readTorch(path));
   } else {
     const std::string metadata = path + "/consolidate_config.json";
-    nlohmann::json parsed;
-    try {
-      parsed = nlohmann::json::parse(readText(metadata));
-    } catch (const nlohmann::json::exception &error) {
-      throw Error(str(metadata, ": not valid JSON (", error.what(), ")"));
-    }
-    auto size =
-        parsed.is_object() ? parsed.find("model_parallel_size") : parsed.end();
+    const nlohmann::json parsed =
+        parseJson(metadata, "list of shards", readText(metadata));
+    auto size = parsed.find("model_parallel_size");
     if (size == parsed.end() || !size->is_number_integer() || *size < 1 ||
         *size > 99)
       throw Error(str(metadata,

@@ -8,17 +8,14 @@ namespace megalodon {
 
 using nlohmann::json;
 
-// No file of ours is deeper than four.
-static constexpr int kMaxDepth = 32;
-
 json parseJson(const std::string &path, const char *what,
                std::string_view text) {
   std::string duplicate;
   std::vector<std::vector<std::string>> keys;
   auto watch = [&](int depth, json::parse_event_t event, json &parsed) {
     using Event = json::parse_event_t;
-    if (depth > kMaxDepth)
-      throw Error(str(path, ": expected at most ", kMaxDepth,
+    if (depth > kMaxJsonDepth)
+      throw Error(str(path, ": expected at most ", kMaxJsonDepth,
                       " levels of nesting in the ", what, ", got more"));
     if (event == Event::object_start) {
       keys.emplace_back();

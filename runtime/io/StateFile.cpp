@@ -1,5 +1,6 @@
 #include "runtime/io/StateFile.h"
 #include "runtime/core/Error.h"
+#include "runtime/io/Json.h"
 #include "runtime/io/Safetensors.h"
 #include "runtime/io/Weights.h"
 #include "runtime/plan/LoadedPlan.h"
@@ -59,20 +60,9 @@ static void requireSameModel(const SafetensorsFile &file,
                     kVersion, ", got ", value("format"), " version ",
                     value("format_version")));
   require("precision", plan.precision, value("precision"));
-  nlohmann::json own = nlohmann::json::parse(plan.config), saved;
-  try {
-    saved = nlohmann::json::parse(value("config"));
-  } catch (const nlohmann::json::exception &error) {
-    throw Error(str(file.path(),
-                    ": field '__metadata__.config' is not valid "
-                    "JSON (",
-                    error.what(), ")"));
-  }
-  if (!saved.is_object())
-    throw Error(str(file.path(),
-                    ": field '__metadata__.config': expected an "
-                    "object, got ",
-                    saved.type_name()));
+  nlohmann::json own = parseJson(plan.path, "config", plan.config),
+                 saved = parseJson(file.path(), "field '__metadata__.config'",
+                                   value("config"));
   for (const char *training : {"optimizer", "init_mode", "layerwise_ckpt"}) {
     own.erase(training);
     saved.erase(training);

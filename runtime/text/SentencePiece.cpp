@@ -3,6 +3,7 @@
 #include "runtime/core/MemoryLibrary.h"
 #include "runtime/core/Utf8.h"
 #include "runtime/text/SentencePieceModule.h"
+#include "runtime/text/SentencePieceRules.h"
 #include "runtime/text/Tokenizer.h"
 #include <algorithm>
 #include <dlfcn.h>
@@ -167,9 +168,15 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::string &path)
   const MappedFile file(path);
   OpenSentencePieceModel *open = loadModule(path);
   ownDigest = Sha256::of(file.data(), file.size());
+  const std::string_view bytes(reinterpret_cast<const char *>(file.data()),
+                               file.size());
   std::string reason;
-  model.reset(
-      open(reinterpret_cast<const char *>(file.data()), file.size(), &reason));
+  try {
+    verifySentencePieceRules(bytes);
+    model.reset(open(bytes.data(), bytes.size(), &reason));
+  } catch (const Error &error) {
+    reason = error.what();
+  }
   if (!model || model->size() < 1)
     throw Error(str(path, ": expected a SentencePiece model, got something ",
                     "else", reason.empty() ? "" : str(" (", reason, ")")));

@@ -2,6 +2,7 @@
 #include "runtime/core/Error.h"
 #include "runtime/core/File.h"
 #include "runtime/core/ThreadPool.h"
+#include "runtime/io/Json.h"
 #include "runtime/io/TokenFile.h"
 #include "runtime/train/Data.h"
 #include <filesystem>
@@ -155,7 +156,14 @@ void Pipeline::flush() {
 static std::string lineText(std::string_view line, const std::string &field) {
   nlohmann::json value;
   try {
-    value = nlohmann::json::parse(line.begin(), line.end());
+    value = nlohmann::json::parse(
+        line.begin(), line.end(),
+        [](int depth, nlohmann::json::parse_event_t, nlohmann::json &) {
+          if (depth > kMaxJsonDepth)
+            throw Error(str("expected at most ", kMaxJsonDepth,
+                            " levels of nesting, got more"));
+          return true;
+        });
   } catch (const nlohmann::json::parse_error &error) {
     throw Error(str("not valid JSON at byte ", error.byte));
   }

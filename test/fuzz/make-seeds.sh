@@ -4,7 +4,7 @@
 set -euo pipefail
 out=${1:?expected a folder}
 opt=build/bin/megalodon-opt run=build/bin/megalodon-run
-for name in checkpoint config data dialect pickle plan safetensors tokenfile zip; do mkdir -p "$out/$name"; done
+for name in checkpoint config data dialect pickle plan safetensors tokenfile tokenizer zip; do mkdir -p "$out/$name"; done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat > "$work/small.json" <<'JSON'
@@ -31,6 +31,17 @@ head -c 3000 README.md > "$work/text"
 cp "$work/out/checkpoint-1/trainer.json" "$out/checkpoint/record"
 cp "$work/out/checkpoint-1/state.safetensors" "$out/safetensors/state"
 "$run" tokenize "$work/text" --tokenizer bytes --out "$out/tokenfile/bytes" > /dev/null
+seed_model() { # NAME OPTION...: a model behind the length of a text and the text
+  build-fuzz/bin/megalodon-fuzz-seed-model "$work/text" "$work/$1" "${*:2}"
+  { printf '\x40'; head -c 64 "$work/text"; cat "$work/$1.model"; } > "$out/tokenizer/$1"
+}
+seed_model llama --model_type=bpe --vocab_size=360 --byte_fallback=true --normalization_rule_name=identity \
+  --remove_extra_whitespaces=false --split_digits=true --allow_whitespace_only_pieces=true
+# Rules of its own, since the library's take 230 KB: each line is what is replaced and by what, in code points.
+printf '41\t61\n42 43\t62\nFB01\t66 69\n' > "$work/rules.tsv"
+seed_model unigram --model_type=unigram --vocab_size=100 --normalization_rule_tsv="$work/rules.tsv"
+seed_model words --model_type=word --vocab_size=60 --normalization_rule_name=identity
+seed_model characters --model_type=char --vocab_size=60 --normalization_rule_name=identity
 "$run" convert "$work/out/checkpoint-1/model.safetensors" "$work/original" --to original --config "$work/small.json"
 cp "$work/original/consolidated.pth" "$out/zip/model"
 /usr/bin/python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("archive/data.pkl"))' \

@@ -26,14 +26,40 @@ static int opens(const char *plan, megalodon_model **model) {
   REFUSED(MEGALODON_MISUSE, megalodon_model_open(NULL, NULL, model), "path");
   options.abi_version = MEGALODON_ABI_VERSION + 1;
   REFUSED(MEGALODON_ABI_MISMATCH, megalodon_model_open(plan, &options, model),
-          "expected options of ABI version 1 and 16 bytes, got version 2");
+          "expected options of ABI version 1 and 20 bytes, got version 2");
   options.abi_version = MEGALODON_ABI_VERSION;
   options.struct_size = 8;
   REFUSED(MEGALODON_ABI_MISMATCH, megalodon_model_open(plan, &options, model),
-          "16 bytes, got version 1 and 8 bytes");
+          "20 bytes, got version 1 and 8 bytes");
   options.struct_size = sizeof(options);
   options.threads = 2;
   OK(megalodon_model_open(plan, &options, model));
+  return 0;
+}
+
+/* A plan whose digest is damaged: refused, unless it is trusted. */
+static int trusts(const char *plan) {
+  static unsigned char bytes[1 << 20];
+  enum { DIGEST = 32 };
+  megalodon_options options = MEGALODON_OPTIONS_INIT;
+  megalodon_model *model = NULL;
+  FILE *file = fopen(plan, "rb");
+  size_t size;
+  REQUIRE(file);
+  size = fread(bytes, 1, sizeof(bytes), file);
+  fclose(file);
+  REQUIRE(size > DIGEST && size < sizeof(bytes));
+  bytes[DIGEST] ^= 1;
+  REFUSED(MEGALODON_FAILED,
+          megalodon_model_open_memory("damaged", bytes, size, NULL, &model),
+          "damaged: ");
+  options.trust = 2;
+  REFUSED(MEGALODON_MISUSE,
+          megalodon_model_open_memory("damaged", bytes, size, &options, &model),
+          "options.trust: expected 0 or 1, got 2");
+  options.trust = 1;
+  OK(megalodon_model_open_memory("damaged", bytes, size, &options, &model));
+  megalodon_model_close(model);
   return 0;
 }
 
@@ -166,8 +192,8 @@ int useCInterface(const char *plan, const char *state, int oneSession) {
   float logit[3] = {0, 5, 1};
   megalodon_sampling sampling = MEGALODON_SAMPLING_INIT;
   int line;
-  if ((line = opens(plan, &model)) || (line = queries(model)) ||
-      (line = binds(model)))
+  if ((line = trusts(plan)) || (line = opens(plan, &model)) ||
+      (line = queries(model)) || (line = binds(model)))
     return line;
   options.rows = 3;
   REFUSED(MEGALODON_MISUSE,

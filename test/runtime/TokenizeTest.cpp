@@ -85,6 +85,8 @@ TEST_F(Tokenize, NamesFileAndLineOfWhatIsNoDocument) {
   refused("{\"text\": ", "not valid JSON at byte 10");
   refused("{\"text\": \"\xFF\"}", "not valid JSON at byte 11");
   refused("[1]", "expected a JSON object, got array");
+  refused(std::string(1000000, '['),
+          "expected at most 32 levels of nesting, got more");
   refused("{\"body\": \"x\"}", "field 'text' is missing: repair it or give "
                                "--skip-bad");
   refused("{\"text\": 5}", "field 'text': expected a string, got number");

@@ -216,4 +216,33 @@ TEST(SentencePiece, RefusesDamagedModels) {
   }
 }
 
+TEST(SentencePiece, RefusesRulesThatLeadOutside) {
+  const std::string rules = temporaryPath("rules.tsv"),
+                    path = temporaryPath("hostile.model");
+  writeText(rules, "41\t61\n42 43\t62\n");
+  const std::string model = readText(trainModel(
+      "rules",
+      "--model_type=char --vocab_size=60 --normalization_rule_tsv=" + rules));
+  // The root of the trie follows its size, and is the first node that has
+  // children.
+  const std::string head("\0\4\0\0", 4);
+  const size_t root = model.find(head) + head.size();
+  ASSERT_LT(root, model.size());
+  auto refused = [&](size_t at, std::string_view bytes, const char *why) {
+    writeText(path, std::string(model).replace(at, bytes.size(), bytes));
+    EXPECT_ERROR(Tokenizer::open(path),
+                 str(path,
+                     ": expected a SentencePiece model, got something "
+                     "else (rewriting rules: ",
+                     why));
+  };
+  writeText(path, model);
+  EXPECT_NO_THROW(Tokenizer::open(path));
+  refused(root, "\xFF\xFF\xFF\x7F", "node 0 of the trie: expected children");
+  refused(root, "\xFF\xFF\xFF\xFF", "node 0 of the trie: expected children");
+  refused(root - head.size(), "\1", "expected a trie of a multiple of 1024");
+  refused(root - head.size(), std::string_view("\0\0", 2),
+          "expected a trie of a multiple");
+}
+
 #endif
