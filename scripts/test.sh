@@ -94,6 +94,8 @@ for form in stored recomputed; do
 done
 suite convert "$python" test/runtime/convert_test.py "${tools[@]}"
 suite numerics-verify "$python" test/numerics/verify.py "${tools[@]}"
+suite emulation-verify "$python" test/numerics/verify.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32 \
+  --only '/prime$|^model/(swiglu|llama|mesh_cp_tp)|^broken/cema'
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64 bf16; do
