@@ -93,6 +93,7 @@ for form in stored recomputed; do
     --opt-arg=--target=cuda --opt-arg=--attention=$form --precision f32 --precision bf16 --only '^chunk_attention'
 done
 suite convert "$python" test/runtime/convert_test.py "${tools[@]}"
+suite documents "$python" test/runtime/documents_test.py "${tools[@]}"
 suite numerics-verify "$python" test/numerics/verify.py "${tools[@]}"
 suite emulation-verify "$python" test/numerics/verify.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32 \
   --only '/prime$|^model/(swiglu|llama|mesh_cp_tp)|^broken/cema'
