@@ -146,8 +146,24 @@ static void evaluateSumHeadGroups(SumHeadGroupsOp op, Execution &e) {
 
 static void evaluateAdvanceCount(AdvanceCountOp op, Execution &e) {
   const Tensor &count = e[op.getCount()];
+  const Tensor *positions = e.find(op.getPositions());
+  const int64_t L = e[op.getX()].size(1);
   for (int64_t b = 0; b < count.size(0); ++b)
-    e(op.getResult()).integer(b) = count.integer(b) + e[op.getX()].size(1);
+    e(op.getResult()).integer(b) =
+        positions ? positions->integer(b, L - 1) + 1 : count.integer(b) + L;
+}
+
+static void evaluateDocumentPositions(DocumentPositionsOp op, Execution &e) {
+  const Tensor &resets = e[op.getResets()], &count = e[op.getCount()];
+  Tensor &positions = e(op.getPositions());
+  for (int64_t b = 0; b < resets.size(0); ++b) {
+    int64_t next = count.integer(b);
+    for (int64_t t = 0; t < resets.size(1); ++t) {
+      if (resets.integer(b, t) != 0)
+        next = 0;
+      positions.integer(b, t) = next++;
+    }
+  }
 }
 
 static void evaluateCacheAppend(CacheAppendOp op, Execution &e) {
@@ -172,4 +188,5 @@ void interpreter::addAttention(Evaluations &evaluations) {
   evaluations.add(evaluateCacheAppend);
   evaluations.add(evaluateSumHeadGroups);
   evaluations.add(evaluateAdvanceCount);
+  evaluations.add(evaluateDocumentPositions);
 }

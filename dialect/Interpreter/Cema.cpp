@@ -45,10 +45,16 @@ static void evaluateCoefficientsGrad(CemaCoefficientsGradOp op, Execution &e) {
     }
 }
 
+/// Whether a document begins at token t, which then sees nothing before it.
+static bool beginsDocument(const Tensor *positions, int64_t b, int64_t t) {
+  return positions && positions->integer(b, t) == 0;
+}
+
 static void evaluateCema(CemaOp op, Execution &e) {
   const Tensor &x = e[op.getX()], &p = e[op.getP()], &q = e[op.getQ()],
                &g = e[op.getG()], &omega = e[op.getOmega()],
                &state = e[op.getState()];
+  const Tensor *positions = e.find(op.getPositions());
   Tensor &y = e(op.getResult()), &newState = e(op.getNewState()),
          &blockStates = e(op.getBlockStates());
   const int64_t block = op.getBlock();
@@ -59,6 +65,8 @@ static void evaluateCema(CemaOp op, Execution &e) {
       for (int64_t k = 0; k < p.size(1); ++k) {
         Complex h = state.complex(b, d, k);
         for (int64_t t = 0; t < x.size(1); ++t) {
+          if (beginsDocument(positions, b, t))
+            h = 0;
           if (t % block == 0)
             blockStates.set(h, t / block, b, d, k);
           h = q.complex(d, k) * h + p(d, k) * x(b, t, d);
@@ -73,7 +81,8 @@ static void evaluateCemaGrad(CemaGradOp op, Execution &e) {
   const Tensor &dy = e[op.getDy()], &x = e[op.getX()], &p = e[op.getP()],
                &q = e[op.getQ()], &g = e[op.getG()], &omega = e[op.getOmega()],
                &blockStates = e[op.getBlockStates()];
-  const Tensor *end = e.find(op.getDnewState());
+  const Tensor *end = e.find(op.getDnewState()),
+               *positions = e.find(op.getPositions());
   Tensor &dx = e(op.getDx()), &dp = e(op.getDp()), &dq = e(op.getDq()),
          &dg = e(op.getDg()), &domega = e(op.getDomega()),
          &dstate = e(op.getDstate());
@@ -88,7 +97,8 @@ static void evaluateCemaGrad(CemaGradOp op, Execution &e) {
       for (int64_t k = 0; k < p.size(1); ++k) {
         const Complex decay = q.complex(d, k), gain = g.complex(d, k);
         for (int64_t t = 0; t < L; ++t)
-          before[t] = t % block == 0
+          before[t] = beginsDocument(positions, b, t) ? Complex()
+                      : t % block == 0
                           ? blockStates.complex(t / block, b, d, k)
                           : decay * before[t - 1] + p(d, k) * x(b, t - 1, d);
         Complex carry = end ? end->complex(b, d, k) : Complex(),
@@ -100,7 +110,8 @@ static void evaluateCemaGrad(CemaGradOp op, Execution &e) {
           dp(d, k) += x(b, t, d) * l.real();
           sumQ += l * std::conj(before[t]);
           sumG += dy(b, t, d) * std::conj(h);
-          carry = std::conj(decay) * l;
+          carry = beginsDocument(positions, b, t) ? Complex()
+                                                  : std::conj(decay) * l;
         }
         dq.set(sumQ, d, k);
         dg.set(sumG, d, k);

@@ -40,6 +40,12 @@ public:
   double operator[](int64_t number) const { return reals[number]; }
   int64_t &integer(int64_t number) { return integers[number]; }
   int64_t integer(int64_t number) const { return integers[number]; }
+  int64_t &integer(int64_t row, int64_t column) {
+    return integers[offset({row, column})];
+  }
+  int64_t integer(int64_t row, int64_t column) const {
+    return integers[offset({row, column})];
+  }
 
   /// Complex numbers are pairs (re, im) along the last dimension.
   template <typename... Index> Complex complex(Index... index) const {

@@ -32,20 +32,30 @@ static Statistics statisticsOf(const Tensor &x, int64_t b, int64_t t, int64_t g,
   return s;
 }
 
+/// The number of tokens in front of token t that count for it.
+static int64_t tokensBefore(const Tensor *positions, const Tensor &count,
+                            int64_t b, int64_t t) {
+  return positions ? positions->integer(b, t) : count.integer(b) + t;
+}
+
 static void evaluateNorm(TimestepNormOp op, Execution &e) {
   const Tensor &x = e[op.getX()], &weight = e[op.getWeight()],
                &bias = e[op.getBias()], &count = e[op.getCount()],
                &mean = e[op.getMean()], &var = e[op.getVar()];
+  const Tensor *positions = e.find(op.getPositions());
   Tensor &y = e(op.getResult()), &runningMean = e(op.getRunningMean()),
          &runningRstd = e(op.getRunningRstd());
   const double eps = op.getEps().convertToDouble();
   const int64_t B = x.size(0), L = x.size(1), G = mean.size(1),
                 width = x.size(2) / G;
   for (int64_t b = 0; b < B; ++b) {
-    e(op.getNewCount()).integer(b) = count.integer(b) + L;
+    e(op.getNewCount()).integer(b) =
+        tokensBefore(positions, count, b, L - 1) + 1;
     for (int64_t g = 0; g < G; ++g) {
       Statistics s{double(count.integer(b)), mean(b, g), var(b, g)};
       for (int64_t t = 0; t < L; ++t) {
+        if (tokensBefore(positions, count, b, t) == 0)
+          s = {};
         s = merge(s, statisticsOf(x, b, t, g, G));
         double r = 1 / std::sqrt(s.var + eps);
         runningMean(b, t, g) = s.mean;
@@ -65,7 +75,8 @@ static void evaluateNormGrad(TimestepNormGradOp op, Execution &e) {
                &runningMean = e[op.getRunningMean()],
                &runningRstd = e[op.getRunningRstd()];
   const Tensor *endMean = e.find(op.getDnewMean()),
-               *endVar = e.find(op.getDnewVar());
+               *endVar = e.find(op.getDnewVar()),
+               *positions = e.find(op.getPositions());
   Tensor &dx = e(op.getDx()), &dweight = e(op.getDweight()),
          &dbias = e(op.getDbias());
   const int64_t L = x.size(1), G = runningMean.size(2), width = x.size(2) / G;
@@ -74,9 +85,9 @@ static void evaluateNormGrad(TimestepNormGradOp op, Execution &e) {
       double du = endMean ? (*endMean)(b, g) : 0.0;
       double dv = endVar ? (*endVar)(b, g) : 0.0;
       for (int64_t t = L - 1; t >= 0; --t) {
-        const double n = double(count.integer(b) + t), c1 = n / (n + 1),
-                     c2 = 1 / (n + 1), r = runningRstd(b, t, g),
-                     mean = runningMean(b, t, g);
+        const double n = double(tokensBefore(positions, count, b, t)),
+                     c1 = n / (n + 1), c2 = 1 / (n + 1),
+                     r = runningRstd(b, t, g), mean = runningMean(b, t, g);
         const double m = statisticsOf(x, b, t, g, G).mean;
         double sum = 0, sumX = 0;
         for (int64_t d = g * width; d < (g + 1) * width; ++d) {

@@ -70,7 +70,8 @@ void TimestepNormOp::buildVectorJacobianProduct(
       builder, getLoc(), getX().getType(), getWeight().getType(),
       getBias().getType(), getMean().getType(), getVar().getType(), dy, dmean,
       dvar, forward(getX()), forward(getWeight()), forward(getCount()),
-      forward(getRunningMean()), forward(getRunningRstd()));
+      forward(getRunningMean()), forward(getRunningRstd()),
+      forwardOrNone(forward, getPositions()));
   operands[0] = grad.getDx();
   operands[1] = grad.getDweight();
   operands[2] = grad.getDbias();
@@ -106,8 +107,10 @@ void CemaOp::buildVectorJacobianProduct(OpBuilder &builder, ValueRange results,
       getG().getType(), getOmega().getType(), getState().getType(),
       orZeros(builder, getLoc(), results[0], getResult().getType()), results[1],
       forward(getX()), forward(getP()), forward(getQ()), forward(getG()),
-      forward(getOmega()), forward(getBlockStates()), getBlockAttr());
-  for (auto [slot, cotangent] : llvm::zip_equal(operands, grad.getResults()))
+      forward(getOmega()), forward(getBlockStates()),
+      forwardOrNone(forward, getPositions()), getBlockAttr());
+  // Positions, the last operand, have no gradient.
+  for (auto [cotangent, slot] : llvm::zip_first(grad.getResults(), operands))
     slot = cotangent;
 }
 
@@ -210,6 +213,12 @@ void AdvanceCountOp::buildVectorJacobianProduct(OpBuilder &, ValueRange,
                                                 const llvm::SmallBitVector &,
                                                 MutableArrayRef<Value>) {
   // A number of tokens has no gradient.
+}
+
+void DocumentPositionsOp::buildVectorJacobianProduct(
+    OpBuilder &, ValueRange, Forward, const llvm::SmallBitVector &,
+    MutableArrayRef<Value>) {
+  // Nor has a position.
 }
 
 void SiluOp::buildVectorJacobianProduct(OpBuilder &builder, ValueRange results,

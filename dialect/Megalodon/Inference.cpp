@@ -122,6 +122,12 @@ INFER(AdvanceCountOp) {
   return success();
 }
 
+INFER(DocumentPositionsOp) {
+  types.push_back(RankedTensorType::get(shapeOf(in.getResets()),
+                                        IntegerType::get(context, 64)));
+  return success();
+}
+
 INFER(CacheAppendOp) {
   types.push_back(in.getCache().getType());
   return success();
@@ -403,6 +409,7 @@ COMPATIBLE(RotaryOp)
 COMPATIBLE(ChunkAttentionOp)
 COMPATIBLE(CacheAppendOp)
 COMPATIBLE(AdvanceCountOp)
+COMPATIBLE(DocumentPositionsOp)
 COMPATIBLE(TwoHopResidualOp)
 COMPATIBLE(LastTokenOp)
 COMPATIBLE(CrossEntropyOp)

@@ -90,6 +90,7 @@ def FState : Megalodon_FloatRank<[4]>;             // [B, D, N, 2]
 def I64Rows : Megalodon_Ranked<[I64], [1]>;        // [B]
 def I64Scalar : Megalodon_Ranked<[I64], [0]>;
 def I32Tokens : Megalodon_Ranked<[I32], [2]>;      // [B, L]
+def I64Tokens : Megalodon_Ranked<[I64], [2]>;      // [B, L]
 
 //===-- Op classes ------------------------------------------------------------------------------------------------------------===//
 

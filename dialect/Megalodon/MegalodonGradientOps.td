@@ -113,12 +113,14 @@ def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [A
     du <- c1 du - 2 c1 c2 dv (m - mean);   dv <- c1 dv
     ```
 
-    What remains is dmean, dvar. dweight = sum dy (x - mean') r, dbias = sum dy. Note c1 (m - mean) = m - mean'.
+    What remains is dmean, dvar. dweight = sum dy (x - mean') r, dbias = sum dy. Note c1 (m - mean) = m - mean'. With `positions` n is a token's
+    position: where it is 0, c1 is 0, and no cotangent leaves the document.
 
     * C1: dy, x, dx one type [B,L,D].
     * C2: weight, dweight, dbias [D].
     * C3: running_* [B,L,G].
     * C4: dnew_mean, dnew_var (both or none), dmean, dvar [B,G].
+    * C5: positions are [B,L].
 
     Example:
 
@@ -129,9 +131,9 @@ def Megalodon_TimestepNormGradOp : Megalodon_GradientOp<"timestep_norm_grad", [A
     ```
   }];
   let arguments = (ins ATokens:$dy, Optional<FMatrix>:$dnew_mean, Optional<FMatrix>:$dnew_var, ATokens:$x, FVector:$weight, I64Rows:$count,
-                       FTokens:$running_mean, FTokens:$running_rstd);
+                       FTokens:$running_mean, FTokens:$running_rstd, Optional<I64Tokens>:$positions);
   let results = (outs ATokens:$dx, FVector:$dweight, FVector:$dbias, FMatrix:$dmean, FMatrix:$dvar);
-  let assemblyFormat = "$dy (`end` `(` $dnew_mean^ `,` $dnew_var `)`)? `,` $x `,` $weight `state` `(` $count `,` $running_mean `,` $running_rstd `)` attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dy (`end` `(` $dnew_mean^ `,` $dnew_var `)`)? `,` $x `,` $weight `state` `(` $count `,` $running_mean `,` $running_rstd `)` (`positions` `(` $positions^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_grad", [InferTypeOpAdaptorWithIsCompatible]> {
@@ -159,7 +161,7 @@ def Megalodon_CemaCoefficientsGradOp : Megalodon_GradientOp<"cema_coefficients_g
   let assemblyFormat = "$dp `,` $dq `,` $dg `,` $alpha `,` $delta `,` $theta attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptorWithIsCompatible]> {
+def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of cema";
   let description = [{
     Reverse time, complex cotangents written as (d/dRe) + i (d/dIm), l starting at dnew_state (absent = 0):
@@ -169,13 +171,15 @@ def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptor
     dp = sum x_t Re(l_t);  dq = sum l_t conj(h_{t-1});  dg = sum dy_t conj(h_t);  domega = sum dy_t x_t;  dstate = conj(q) l_0
     ```
 
-    h is recomputed inside blocks of `block` tokens from block_states.
+    h is recomputed inside blocks of `block` tokens from block_states. With `positions`, h_{t-1} of a token of position 0 is 0 and so is what
+    it gives back to the tokens in front of it.
 
     * C1: dy, x, dx [B,L,D].
     * C2: p, dp [D,N]; q, g, dq, dg [D,N,2].
     * C3: omega, domega [D,1].
     * C4: dnew_state, dstate [B,D,N,2].
     * C5: block_states [ceil(L/block),B,D,N,2].
+    * C6: positions are [B,L].
 
     Example:
 
@@ -185,9 +189,10 @@ def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [InferTypeOpAdaptor
        -> (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>)
     ```
   }];
-  let arguments = (ins ATokens:$dy, Optional<FState>:$dnew_state, ATokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FAny:$block_states, I64Attr:$block);
+  let arguments = (ins ATokens:$dy, Optional<FState>:$dnew_state, ATokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FAny:$block_states,
+                       Optional<I64Tokens>:$positions, I64Attr:$block);
   let results = (outs ATokens:$dx, F64Matrix:$dp, F64Complex:$dq, F64Complex:$dg, FMatrix:$domega, FState:$dstate);
-  let assemblyFormat = "$dy (`end` `(` $dnew_state^ `)`)? `,` $x `,` $p `,` $q `,` $g `,` $omega `states` `(` $block_states `)` attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dy (`end` `(` $dnew_state^ `)`)? `,` $x `,` $p `,` $q `,` $g `,` $omega `states` `(` $block_states `)` (`positions` `(` $positions^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_RmsNormGradOp : Megalodon_GradientOp<"rms_norm_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {

@@ -82,6 +82,9 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
     `count`, `mean`, `var` are the statistics before the call, `new_*` those after its last token. `running_mean`, `running_rstd` [B, L, G] hold
     mean' and 1/sqrt(var' + eps) of every token: the residuals of the backward pass.
 
+    n is count[b] + l, or with `positions` positions[b,l]: at 0 a document begins, and nothing in front of it counts. Then new_count is
+    positions + 1 of the call's last token.
+
     * C1: x and result have one shape [B, L, D].
     * C2: weight, bias are [D].
     * C3: count is [B]; mean, var and their updates are [B, G].
@@ -89,6 +92,7 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
     * C5: running_* are [B, L, G].
     * C6: eps > 0.
     * C7: x and result have type A, all others F.
+    * C8: positions are [B, L].
 
     Example:
 
@@ -99,9 +103,10 @@ def Megalodon_TimestepNormOp : Megalodon_ForwardOp<"timestep_norm", [InferTypeOp
        -> (tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x4xf32>, tensor<2x8x4xf32>)
     ```
   }];
-  let arguments = (ins ATokens:$x, FVector:$weight, FVector:$bias, I64Rows:$count, FMatrix:$mean, FMatrix:$var, F64Attr:$eps);
+  let arguments = (ins ATokens:$x, FVector:$weight, FVector:$bias, I64Rows:$count, FMatrix:$mean, FMatrix:$var, Optional<I64Tokens>:$positions,
+                       F64Attr:$eps);
   let results = (outs ATokens:$result, I64Rows:$new_count, FMatrix:$new_mean, FMatrix:$new_var, FTokens:$running_mean, FTokens:$running_rstd);
-  let assemblyFormat = "$x `,` $weight `,` $bias `state` `(` $count `,` $mean `,` $var `)` attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$x `,` $weight `,` $bias `state` `(` $count `,` $mean `,` $var `)` (`positions` `(` $positions^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_CemaCoefficientsOp : Megalodon_ForwardOp<"cema_coefficients", [InferTypeOpAdaptorWithIsCompatible]> {
@@ -143,12 +148,15 @@ def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptorWithIsComp
     `state` [B,D,N,2] is h before the call, `new_state` h after its last token. `block_states` [S,B,D,N,2] is the residual: h before every block
     of `block` tokens (S = ceil(L/block)); backward recomputes the states inside a block.
 
+    With `positions` h before a token of position 0 is 0: the token begins a document, which sees nothing in front of it.
+
     * C1: x and result [B,L,D].
     * C2: p [D,N]; q, g [D,N,2].
     * C3: omega [D,1].
     * C4: states [B,D,N,2].
     * C5: block_states [ceil(L/block),B,D,N,2], block > 0.
     * C6: x and result have type A; omega and states F.
+    * C7: positions are [B,L].
 
     Example:
 
@@ -158,9 +166,9 @@ def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptorWithIsComp
        -> (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x2x16x4x2xf32>)
     ```
   }];
-  let arguments = (ins ATokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FState:$state, I64Attr:$block);
+  let arguments = (ins ATokens:$x, F64Matrix:$p, F64Complex:$q, F64Complex:$g, FMatrix:$omega, FState:$state, Optional<I64Tokens>:$positions, I64Attr:$block);
   let results = (outs ATokens:$result, FState:$new_state, FAny:$block_states);
-  let assemblyFormat = "$x `,` $p `,` $q `,` $g `,` $omega `state` `(` $state `)` attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$x `,` $p `,` $q `,` $g `,` $omega `state` `(` $state `)` (`positions` `(` $positions^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_RmsNormOp : Megalodon_CheapForwardOp<"rms_norm", [InferTypeOpAdaptorWithIsCompatible]> {
@@ -343,10 +351,11 @@ def Megalodon_AdvanceCountOp : Megalodon_ForwardOp<"advance_count", [InferTypeOp
     new_count[b] = count[b] + l
     ```
 
-    l is the number of tokens the call has, of which `x` [B,L,D] are activations; only x's shape counts. Where a timestep norm counts, this op
-    is not needed. Not differentiated.
+    l is the number of tokens the call has, of which `x` [B,L,D] are activations; only x's shape counts. With `positions` [B,L] the result is
+    positions + 1 of the call's last token. Where a timestep norm counts, this op is not needed. Not differentiated.
 
     * C1: count and result are [B].
+    * C2: positions are [B,L].
 
     Example:
 
@@ -356,9 +365,37 @@ def Megalodon_AdvanceCountOp : Megalodon_ForwardOp<"advance_count", [InferTypeOp
        -> tensor<2xi64>
     ```
   }];
-  let arguments = (ins I64Rows:$count, ATokens:$x);
+  let arguments = (ins I64Rows:$count, ATokens:$x, Optional<I64Tokens>:$positions);
   let results = (outs I64Rows:$result);
-  let assemblyFormat = "$count `by` $x attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$count `by` $x (`positions` `(` $positions^ `)`)? attr-dict `:` functional-type(operands, results)";
+}
+
+def Megalodon_DocumentPositionsOp : Megalodon_ForwardOp<"document_positions", [InferTypeOpAdaptorWithIsCompatible]> {
+  let summary = "how many tokens of its own document stand in front of every token";
+  let description = [{
+    ```
+    positions[b,l] = 0                         where resets[b,l] is not 0: a document begins
+                     count[b]                  else, where l = 0
+                     positions[b,l-1] + 1      else
+    ```
+
+    A row of a call may hold several documents, of which the first may go on from the call before. Every op that asks where a token stands takes
+    this result as its `positions`, and none then lets a document see another. Not differentiated.
+
+    * C1: resets and result are [B,L].
+    * C2: count is [B].
+
+    Example:
+
+    ```mlir
+    %positions = megalodon.document_positions %resets at %count
+        : (tensor<2x8xi32>, tensor<2xi64>)
+       -> tensor<2x8xi64>
+    ```
+  }];
+  let arguments = (ins I32Tokens:$resets, I64Rows:$count);
+  let results = (outs I64Tokens:$positions);
+  let assemblyFormat = "$resets `at` $count attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_SiluOp : Megalodon_CheapForwardOp<"silu", [SameOperandsAndResultType]> {

@@ -176,6 +176,8 @@ LogicalResult TimestepNormOp::verify() {
       .element("bias", getBias(), element)
       .element("mean", getMean(), element)
       .element("var", getVar(), element);
+  // C8
+  check.shape("positions", getPositions(), {x[0], x[1]});
   // C1, C3, C5, C7
   return check.results(*this, {"result", "new_count", "new_mean", "new_var",
                                "running_mean", "running_rstd"});
@@ -225,6 +227,8 @@ LogicalResult CemaOp::verify() {
   // C6
   check.element("omega", getOmega(), element)
       .element("state", getState(), element);
+  // C7
+  check.shape("positions", getPositions(), {x[0], x[1]});
   // C1, C4, C5, C6
   return check.results(*this, {"result", "new_state", "block_states"});
 }
@@ -348,8 +352,19 @@ LogicalResult ChunkAttentionOp::verify() {
 LogicalResult AdvanceCountOp::verify() {
   Check check(*this);
   // C1
-  check.shape("count", getCount(), {shapeOf(getX())[0]});
+  ArrayRef<int64_t> x = shapeOf(getX());
+  check.shape("count", getCount(), {x[0]});
+  // C2
+  check.shape("positions", getPositions(), {x[0], x[1]});
   return check.results(*this, {"result"});
+}
+
+LogicalResult DocumentPositionsOp::verify() {
+  Check check(*this);
+  // C2
+  check.shape("count", getCount(), {shapeOf(getResets())[0]});
+  // C1
+  return check.results(*this, {"positions"});
 }
 
 LogicalResult CacheAppendOp::verify() {
@@ -462,6 +477,8 @@ LogicalResult TimestepNormGradOp::verify() {
       .element("dnew_mean", getDnewMean(), element)
       .shape("dnew_var", getDnewVar(), {x[0], groups})
       .element("dnew_var", getDnewVar(), element);
+  // C5
+  check.shape("positions", getPositions(), {x[0], x[1]});
   // C1, C2, C4
   return check.results(*this, {"dx", "dweight", "dbias", "dmean", "dvar"});
 }
@@ -504,6 +521,8 @@ LogicalResult CemaGradOp::verify() {
       .shape("block_states", getBlockStates(),
              {ceilDiv(x[1], getBlock()), x[0], x[2], states, 2})
       .element("block_states", getBlockStates(), element);
+  // C6
+  check.shape("positions", getPositions(), {x[0], x[1]});
   // C1, C2, C3, C4
   return check.results(*this, {"dx", "dp", "dq", "dg", "domega", "dstate"});
 }

@@ -96,7 +96,8 @@ private:
         CacheAppendOp::create(b, at("attention.cache"), in["k"], k, count);
     Value cacheV =
         CacheAppendOp::create(b, at("attention.cache"), in["v"], v, count);
-    Value newCount = AdvanceCountOp::create(b, at("attention.count"), count, x);
+    Value newCount = AdvanceCountOp::create(b, at("attention.count"), count, x,
+                                            in.lookup("positions"));
     func::ReturnOp::create(b, at("out"),
                            ValueRange{out, newCount, cacheK, cacheV});
     return function;

@@ -122,14 +122,16 @@ private:
     Value x = in["x"], count = in["count"];
     auto norm = TimestepNormOp::create(
         b, at("mega.timenorm"), x, in["mega.timenorm.weight"],
-        in["mega.timenorm.bias"], count, in["mean"], in["var"], eps);
+        in["mega.timenorm.bias"], count, in["mean"], in["var"],
+        in.lookup("positions"), eps);
     auto coefficients = CemaCoefficientsOp::create(
         b, at("mega.cema"), in["mega.cema.alpha"], in["mega.cema.delta"],
         in["mega.cema.theta"], in["mega.cema.gamma"]);
     auto cema = CemaOp::create(
         b, at("mega.cema"), norm.getResult(), coefficients.getP(),
         coefficients.getQ(), coefficients.getG(), in["mega.cema.omega"],
-        in["h"], b.getI64IntegerAttr(std::min(kCemaBlock, length)));
+        in["h"], in.lookup("positions"),
+        b.getI64IntegerAttr(std::min(kCemaBlock, length)));
     Value mixed =
         RmsNormOp::create(b, at("mega.rmsnorm"), cema.getResult(),
                           in.lookup("mega.rmsnorm.weight"), eps, UnitAttr());
@@ -181,7 +183,7 @@ private:
     auto norm = TimestepNormOp::create(
         builder, named("output.final_norm"), x, in["output.final_norm.weight"],
         in["output.final_norm.bias"], in["state.final.count"],
-        in["state.final.mean"], in["state.final.var"],
+        in["state.final.mean"], in["state.final.var"], in.lookup("positions"),
         builder.getF64FloatAttr(config.normEps));
     newState.append({norm.getNewCount(), norm.getNewMean(), norm.getNewVar()});
     return norm.getResult();

@@ -345,29 +345,6 @@ struct CacheAppendLowering : OpRewritePattern<CacheAppendOp> {
   }
 };
 
-/// One workgroup counts for all rows.
-struct AdvanceCountLowering : OpRewritePattern<AdvanceCountOp> {
-  const LoweringOptions &options;
-  AdvanceCountLowering(MLIRContext *context, const LoweringOptions &options)
-      : OpRewritePattern(context), options(options) {}
-
-  LogicalResult matchAndRewrite(AdvanceCountOp op,
-                                PatternRewriter &rewriter) const override {
-    KernelBuilder k(rewriter, options, op, "advance_count");
-    Value count = k.read(op.getCount()), result = k.write(op.getType());
-    k.loop(k.index(0), k.batch(), 1, [&](Value row) {
-      Value seen = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
-                                              k.loadScalar(count, {row}));
-      k.storeScalar(arith::IndexCastOp::create(k.b, k.b.getI64Type(),
-                                               k.add(seen, k.length())),
-                    result, {row});
-    });
-    rewriter.replaceOp(
-        op, k.finish(Grid{1}, 0.0, 16.0 * op.getType().getNumElements()));
-    return success();
-  }
-};
-
 /// The sum of the parts that the query heads of a group have in the gradient of
 /// its key or value head.
 struct SumHeadGroupsLowering : OpRewritePattern<SumHeadGroupsOp> {
@@ -409,9 +386,9 @@ struct SumHeadGroupsLowering : OpRewritePattern<SumHeadGroupsOp> {
 
 void populateAttentionLowering(RewritePatternSet &patterns,
                                const LoweringOptions &options) {
-  patterns.add<ChunkAttentionLowering, CacheAppendLowering,
-               AdvanceCountLowering, SumHeadGroupsLowering>(
-      patterns.getContext(), options);
+  patterns
+      .add<ChunkAttentionLowering, CacheAppendLowering, SumHeadGroupsLowering>(
+          patterns.getContext(), options);
   populateAttentionGradLowering(patterns, options);
 }
 

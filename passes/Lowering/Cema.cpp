@@ -10,6 +10,7 @@
 // length of the dependence chain; the products of coefficients are formed in
 // f64 and rounded once, so that powers of a |q| close to 1 stay accurate.
 #include "passes/Lowering/CemaKernel.h"
+#include "passes/Lowering/PackedDocuments.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -45,7 +46,8 @@ public:
       : k(k), tile(tile), block(op.getBlockStates().use_empty()
                                     ? 0
                                     : static_cast<int64_t>(op.getBlock())),
-        segment(segment), zero(k.index(0)), one(k.index(1)) {
+        segment(segment), documents(k, readPositions(k, op)), zero(k.index(0)),
+        one(k.index(1)) {
     x = k.read(op.getX(), View::Rows);
     p = k.read(op.getP());
     q = k.read(op.getQ());
@@ -87,13 +89,16 @@ public:
     } else {
       tile.loadStates(newState, row, h);
     }
+    documents.setRow(row);
     if (block) {
       k.loop(first, end, block, [&](Value from) {
+        documents.whenBegins(from, [&] { tile.clearStates(h); });
         saveStates(k.div(from, k.index(block)));
-        scan(from, k.min(k.add(from, k.index(block)), end));
+        scanDocuments(from, k.min(k.add(from, k.index(block)), end));
       });
     } else {
-      scan(first, end);
+      documents.whenBegins(first, [&] { tile.clearStates(h); });
+      scanDocuments(first, end);
     }
     if (segment)
       k.when(k.less(k.sub(length, one), end),
@@ -169,7 +174,14 @@ private:
     });
   }
 
-  /// Tokens [first, end) of the row.
+  /// Tokens [first, end) of the row, from the states as they are.
+  void scanDocuments(Value first, Value end) {
+    documents.forRuns(
+        first, end, [&] { tile.clearStates(h); },
+        [&](Value from, Value to) { scan(from, to); });
+  }
+
+  /// Tokens [first, end) of the row, which belong to one document.
   void scan(Value first, Value end) {
     k.loop(first, end, kTokens, [&](Value from) {
       Value count = k.min(k.index(kTokens), k.sub(end, from));
@@ -289,6 +301,7 @@ private:
   /// Tokens between saved states (0: they are not wanted) and tokens of a
   /// workgroup (0: whole rows).
   int64_t block, segment;
+  PackedDocuments documents;
   Value zero, one, row;
   Value x, p, q, g, omega, starts, y, newState, blockStates;
   Value table, kernel, kernelSums, h, xs, ys;

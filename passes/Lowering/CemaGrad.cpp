@@ -3,9 +3,11 @@
 // backwards through the block:
 //   l = conj(g) dy_t + m;  dx_t += p Re(l);  dp += x_t Re(l);  dq += l
 //   conj(h_{t-1});  dg += dy_t conj(h_t);  m = conj(q) l
-// with m starting at dnew_state. Sums run in the compute type inside a block
-// and in f64 across blocks; a second kernel adds the batch rows.
+// with m starting at dnew_state and, in front of a document's first token, 0.
+// Sums run in the compute type inside a block and in f64 across blocks; a
+// second kernel adds the batch rows.
 #include "passes/Lowering/CemaKernel.h"
+#include "passes/Lowering/PackedDocuments.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -26,8 +28,8 @@ class GradientKernel {
 public:
   GradientKernel(KernelBuilder &k, CemaTile &tile, CemaGradOp op,
                  Type partialType)
-      : k(k), tile(tile), block(op.getBlock()), zero(k.index(0)),
-        one(k.index(1)) {
+      : k(k), tile(tile), block(op.getBlock()),
+        documents(k, readPositions(k, op)), zero(k.index(0)), one(k.index(1)) {
     block = std::min(block,
                      cast<RankedTensorType>(op.getX().getType()).getDimSize(1));
     dy = k.read(op.getDy(), View::Rows);
@@ -62,6 +64,7 @@ public:
     Value channelBlocks = k.index(tile.workgroups());
     row = k.div(k.workgroup(), channelBlocks);
     tile.begin(k, k.rem(k.workgroup(), channelBlocks));
+    documents.setRow(row);
     prepare();
     Value length = k.length(), blocks = k.ceilDiv(length, block);
     k.loop(zero, blocks, 1, [&](Value i) {
@@ -72,9 +75,13 @@ public:
       pack(token, count);
       tile.forGroups([&](Value group, Value channel) {
         skip(group, channel, count);
-        tile.forStateGroups(statesAtOnce, [&](Value n, int64_t size) {
-          reverse(group, channel, n, size, index, count);
-        });
+        documents.forRunsInReverse(
+            first, count, [&] { clear(group); },
+            [&](Value from, Value to) {
+              tile.forStateGroups(statesAtOnce, [&](Value n, int64_t size) {
+                reverse(group, channel, n, size, index, from, to);
+              });
+            });
       });
       k.loop(zero, count, 1, [&](Value t) {
         tile.forGroups([&](Value group, Value channel) {
@@ -141,8 +148,18 @@ private:
     accumulate(sum, omegaSums, {group, zero});
   }
 
+  /// What a document gives back to the tokens in front of it.
+  void clear(Value group) {
+    Value none = k.constant(0, tile.vector());
+    k.loop(zero, k.index(tile.states), 1, [&](Value n) {
+      for (Value part : {zero, one})
+        tile.store(none, m, {group, n, part, zero});
+    });
+  }
+
+  /// Tokens [from, to) of the block, which belong to one document.
   void reverse(Value group, Value channel, Value firstState, int64_t size,
-               Value blockIndex, Value count) {
+               Value blockIndex, Value from, Value to) {
     SmallVector<Value> n(size), state;
     SmallVector<SmallVector<Value>> c(size);
     Value mask = tile.mask(channel);
@@ -152,13 +169,14 @@ private:
         c[s].push_back(tile.load(table, {group, n[s], k.index(i), zero}));
       for (int64_t part : {0, 1})
         state.push_back(
-            k.load(blockStates,
-                   {tile.blockStateOffset(blockIndex, row, k.batch(), channel,
-                                          n[s], part)},
-                   mask));
+            atStart(k.load(blockStates,
+                           {tile.blockStateOffset(blockIndex, row, k.batch(),
+                                                  channel, n[s], part)},
+                           mask),
+                    from));
     }
     // h[t] is the state before token t; the loop carries the state after it.
-    state = k.loop(zero, count, 1, state, [&](Value t, ValueRange before) {
+    state = k.loop(from, to, 1, state, [&](Value t, ValueRange before) {
       Value x0 = tile.load(xs, {group, t, zero});
       SmallVector<Value> after;
       for (int64_t s = 0; s < size; ++s) {
@@ -183,8 +201,8 @@ private:
       carried.push_back(state[2 * s]);
       carried.push_back(state[2 * s + 1]);
     }
-    Value last = k.sub(count, one);
-    carried = k.loop(zero, count, 1, carried, [&](Value i, ValueRange values) {
+    Value last = lastOf(from, to);
+    carried = k.loop(from, to, 1, carried, [&](Value i, ValueRange values) {
       Value t = k.sub(last, i);
       Value x0 = tile.load(xs, {group, t, zero}),
             cotangent = tile.load(dys, {group, t, zero}),
@@ -223,6 +241,20 @@ private:
     }
   }
 
+  /// The state of a run's first token: the block's, unless the document begins
+  /// behind the block's first token.
+  Value atStart(Value ofBlock, Value from) {
+    if (!documents)
+      return ofBlock;
+    return k.select(k.less(from, one), ofBlock,
+                    k.constant(0, ofBlock.getType()));
+  }
+  /// From which the tokens from .. to - 1 are counted down by themselves.
+  Value lastOf(Value from, Value to) {
+    Value last = k.sub(to, one);
+    return documents ? k.add(from, last) : last;
+  }
+
   void storePartials() {
     tile.forGroups([&](Value group, Value channel) {
       Value index = k.add(k.mul(row, k.index(tile.groups)),
@@ -250,7 +282,8 @@ private:
 
   KernelBuilder &k;
   CemaTile &tile;
-  int64_t block, statesAtOnce;
+  int64_t block, statesAtOnce = 1;
+  PackedDocuments documents;
   Value zero, one, row;
   Value dy, x, p, q, g, omega, blockStates, dnewState, dx, dstate, partial;
   Value table, m, sums, omegaSums, xs, dys, dxs, h;

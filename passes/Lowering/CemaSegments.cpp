@@ -4,6 +4,7 @@
 // carries the states from segment to segment with q^segment. The forward kernel
 // then runs all segments at once.
 #include "passes/Lowering/CemaKernel.h"
+#include "passes/Lowering/PackedDocuments.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -14,7 +15,8 @@ class SegmentKernel {
 public:
   SegmentKernel(KernelBuilder &k, CemaTile &tile, CemaOp op, int64_t segment,
                 Type carryType)
-      : k(k), tile(tile), segment(segment), zero(k.index(0)) {
+      : k(k), tile(tile), segment(segment), documents(k, readPositions(k, op)),
+        zero(k.index(0)) {
     x = k.read(op.getX(), View::Rows);
     p = k.read(op.getP());
     q = k.read(op.getQ());
@@ -32,8 +34,11 @@ public:
     k.when(k.less(end, length), [&] {
       CemaStateScan scan(k, tile, x, /*reverse=*/false);
       scan.begin(q, p);
-      scan.run(row, first, end);
       Value h = scan.states();
+      documents.setRow(row);
+      documents.forRuns(
+          first, end, [&] { tile.clearStates(h); },
+          [&](Value from, Value to) { scan.run(row, from, to); });
       tile.forGroups([&](Value group, Value channel) {
         k.loop(zero, k.index(tile.states), 1, [&](Value n) {
           for (int64_t part : {0, 1})
@@ -49,22 +54,35 @@ private:
   KernelBuilder &k;
   CemaTile &tile;
   int64_t segment;
+  PackedDocuments documents;
   Value zero, x, p, q, carries;
 };
+
+/// What comes through a whole segment: nothing where a document begins in it,
+/// which is where its last token stands below the segment's length.
+Complex keepInDocument(KernelBuilder &k, PackedDocuments &documents,
+                       Value index, int64_t segment, Complex state) {
+  Value last = k.add(k.mul(index, k.index(segment)), k.index(segment - 1));
+  Value begins = k.less(documents.position(last), k.index(segment)),
+        none = k.constant(0, state.re.getType());
+  return {k.select(begins, none, state.re), k.select(begins, none, state.im)};
+}
 
 /// In place: the end state of every segment scanned from zero becomes the state
 /// at its start. Sums in f64.
 Value carryStates(PatternRewriter &rewriter, const LoweringOptions &options,
                   CemaOp op, CemaTile &tile, int64_t segment, Value carried) {
   KernelBuilder k(rewriter, options, op, "cema_carry");
-  Value q = k.read(op.getQ()), state = k.read(op.getState()),
-        carries = k.update(carried, View::Flat);
+  Value q = k.read(op.getQ()), state = k.read(op.getState());
+  PackedDocuments documents(k, readPositions(k, op));
+  Value carries = k.update(carried, View::Flat);
   Value h = k.scratch({tile.groupsPerWorkgroup, tile.states, 2, tile.width},
                       tile.element);
   Value channelBlocks = k.index(tile.workgroups()),
         row = k.div(k.workgroup(), channelBlocks), zero = k.index(0);
   tile.begin(k, k.rem(k.workgroup(), channelBlocks));
   tile.loadStates(state, row, h);
+  documents.setRow(row);
   Value last = k.sub(k.ceilDiv(k.length(), segment), k.index(1));
   Type f64 = k.b.getF64Type();
   tile.forGroups([&](Value group, Value channel) {
@@ -101,6 +119,8 @@ Value carryStates(PatternRewriter &rewriter, const LoweringOptions &options,
                                      f64);
                 put(index, before);
                 Complex moved = multiply(k, power, {before[0], before[1]});
+                if (documents)
+                  moved = keepInDocument(k, documents, index, segment, moved);
                 return {k.add(moved.re, re), k.add(moved.im, im)};
               });
           put(last, current);

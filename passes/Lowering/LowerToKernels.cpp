@@ -13,6 +13,7 @@
 #include "mlir/Transforms/WalkPatternRewriteDriver.h"
 #include "passes/Lowering/Lowerings.h"
 #include "passes/Lowering/Passes.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::megalodon {
 #define GEN_PASS_DEF_LOWERTOKERNELS
@@ -21,6 +22,24 @@ namespace mlir::megalodon {
 
 using namespace mlir;
 using namespace mlir::megalodon;
+
+/// No GPU kernel stops for the next document of a row.
+static LogicalResult checkPackedDocuments(ModuleOp module) {
+  WalkResult result = module.walk([](Operation *op) {
+    Value positions =
+        llvm::TypeSwitch<Operation *, Value>(op)
+            .Case<TimestepNormOp, TimestepNormGradOp, CemaOp, CemaGradOp,
+                  AdvanceCountOp>([](auto op) { return op.getPositions(); })
+            .Case([](DocumentPositionsOp op) { return op.getPositions(); })
+            .Default([](Operation *) { return Value(); });
+    if (!positions)
+      return WalkResult::advance();
+    op->emitOpError("packed documents are lowered for the cpu only: expected "
+                    "--target=cpu, or entries without --packed");
+    return WalkResult::interrupt();
+  });
+  return failure(result.wasInterrupted());
+}
 
 namespace {
 struct LowerToKernels
@@ -39,11 +58,16 @@ struct LowerToKernels
     options.cores = cores;
     options.sharedBytes = sharedBytes;
 
+    if (options.target == Target::Cuda &&
+        failed(checkPackedDocuments(getOperation())))
+      return signalPassFailure();
+
     RewritePatternSet patterns(&getContext());
     populateCemaLowering(patterns, options);
     populateTimestepNormLowering(patterns, options);
     populateTimestepSummaryLowering(patterns, options);
     populateAttentionLowering(patterns, options);
+    populatePositionLowering(patterns, options);
     populateProductLowering(patterns, options);
     populateRowLowering(patterns, options);
     populateLossLowering(patterns, options);

@@ -16,6 +16,8 @@ void populateTimestepSummaryLowering(
 void populateAttentionLowering(
     RewritePatternSet &patterns,
     const LoweringOptions &options); // Attention*.cpp, cache_append
+void populatePositionLowering(RewritePatternSet &patterns,
+                              const LoweringOptions &options); // Positions.cpp
 void populateProductLowering(
     RewritePatternSet &patterns,
     const LoweringOptions &options); // Product.cpp: linear and its gradients

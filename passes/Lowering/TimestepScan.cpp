@@ -1,7 +1,9 @@
 // The scans over time of the timestep norm, in f64, in two forms: one pass over
 // a row, or three kernels that run segments of a row side by side. The latter
 // read the statistics twice and give thousands of threads work where a row and
-// its groups alone give tens.
+// its groups alone give tens. Where documents are packed a token's position
+// says how many tokens count, and a segment speaks of its last document only.
+#include "passes/Lowering/PackedDocuments.h"
 #include "passes/Lowering/TimestepNorm.h"
 
 using namespace mlir;
@@ -67,8 +69,51 @@ struct ScanTile {
   }
   Value constant(double value) { return k.constant(value, wide); }
   Value token(Value t) { return k.add(rowToken, t); }
-  Value countOfRow(Value count) {
-    return k.intToFloat(k.loadScalar(count, {row}), f64);
+  /// Says what counts the tokens: those before the call, a row, or with packed
+  /// documents the position of every token.
+  void countBy(Value countsOfRows, Value positionsOfTokens) {
+    positions = positionsOfTokens;
+    if (!positions)
+      seen = k.intToFloat(k.loadScalar(countsOfRows, {row}), f64);
+  }
+  Value position(Value t) {
+    return arith::IndexCastOp::create(k.b, k.b.getIndexType(),
+                                      k.loadScalar(positions, {token(t)}));
+  }
+  /// The number of tokens in front of token `t` that count for it; only those
+  /// of its segment.
+  Value tokensBefore(Value t) {
+    return positions ? k.intToFloat(position(t), f64)
+                     : k.add(seen, k.intToFloat(t, f64));
+  }
+  Value tokensOfSegmentBefore(Value t) {
+    Value inSegment = k.sub(t, first);
+    if (positions)
+      inSegment = k.min(inSegment, position(t));
+    return k.intToFloat(inSegment, f64);
+  }
+  /// Of `tokens` tokens from `firstToken` on: how many count for what comes
+  /// behind them, and how many in front of those.
+  struct Run {
+    Value before, tokens;
+  };
+  Run runOf(Value firstToken, Value tokens) {
+    if (!positions)
+      return {k.add(seen, k.intToFloat(firstToken, f64)),
+              k.intToFloat(tokens, f64)};
+    Value end = k.add(firstToken, tokens),
+          reach = k.add(position(k.sub(end, k.index(1))), k.index(1)),
+          own = k.min(tokens, reach);
+    return {k.intToFloat(k.sub(reach, own), f64), k.intToFloat(own, f64)};
+  }
+  /// `statistics` of `before` tokens. Those of another document must leave no
+  /// trace, not even the rounding of a sum from which they are taken off again.
+  Value ofTokens(Value before, Value statistics) {
+    if (!positions)
+      return statistics;
+    Value any = arith::CmpFOp::create(k.b, arith::CmpFPredicate::OGT, before,
+                                      k.constant(0, f64));
+    return k.select(any, statistics, constant(0));
   }
   /// n tokens and one more: c1 = n/(n+1), c2 = 1/(n+1). With l tokens more: c1
   /// = n/(n+l), c2 = l/(n+l). Exact up to 2^53 tokens.
@@ -79,9 +124,8 @@ struct ScanTile {
     Value reciprocal = k.div(k.constant(1, f64), k.add(before, more));
     return {splat(k.mul(before, reciprocal)), splat(k.mul(more, reciprocal))};
   }
-  /// Of token `t` of the call, `count` tokens before the call.
-  Weights weightsOf(Value count, Value t) {
-    return weights(k.add(count, k.intToFloat(t, f64)), k.constant(1, f64));
+  Weights ofOneMore(Value before) {
+    return weights(before, k.constant(1, f64));
   }
   /// Visits the segments of this workgroup's row in order, or from the last to
   /// the first, with their places in the arrays of segments.
@@ -108,6 +152,7 @@ struct ScanTile {
   int64_t segmentLength, parts;
   Value row, part, group, mask, rowToken, first, end;
   Value segments, segmentIndex;
+  Value seen, positions; ///< one of both
 };
 
 /// [B * segments, G] in f64.
@@ -146,18 +191,22 @@ SmallVector<Value> buildSegments(PatternRewriter &rewriter,
   KernelBuilder k(rewriter, options, op, "timestep_norm_segments");
   Value means = k.read(tokenMean, View::Rows),
         variances = k.read(tokenVariance, View::Rows);
+  Value positions = readPositions(k, op);
   Value mean = k.write(segmentsType(shape)),
         variance = k.write(segmentsType(shape));
   ScanTile tile(k, shape, kSegment);
-  Value zero = tile.constant(0), none = k.constant(0, shape.f64);
+  tile.positions = positions;
+  Value zero = tile.constant(0);
   SmallVector<Value> state = {zero, zero};
-  state = k.loop(tile.first, tile.end, 1, state,
-                 [&](Value t, ValueRange carried) -> SmallVector<Value> {
-                   Value token = tile.token(t);
-                   return merge(k, tile.weightsOf(none, k.sub(t, tile.first)),
-                                carried[0], carried[1], tile.load(means, token),
-                                tile.load(variances, token));
-                 });
+  state = k.loop(
+      tile.first, tile.end, 1, state,
+      [&](Value t, ValueRange carried) -> SmallVector<Value> {
+        Value token = tile.token(t), before = tile.tokensOfSegmentBefore(t);
+        return merge(k, tile.ofOneMore(before),
+                     tile.ofTokens(before, carried[0]),
+                     tile.ofTokens(before, carried[1]), tile.load(means, token),
+                     tile.load(variances, token));
+      });
   tile.store(state[0], mean, tile.place());
   tile.store(state[1], variance, tile.place());
   return k.finish(tile.grid(), /*flops=*/8.0 * shape.tokens() * shape.groups,
@@ -167,10 +216,15 @@ SmallVector<Value> buildSegments(PatternRewriter &rewriter,
 void storeNewCount(KernelBuilder &k, ScanTile &tile, Value count,
                    Value newCount) {
   k.when(k.less(tile.part, k.index(1)), [&] {
-    Value before = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
-                                              k.loadScalar(count, {tile.row}));
-    k.storeScalar(arith::IndexCastOp::create(k.b, k.b.getI64Type(),
-                                             k.add(before, k.length())),
+    Value one = k.index(1), counted;
+    if (tile.positions)
+      counted = k.add(tile.position(k.sub(k.length(), one)), one);
+    else
+      counted =
+          k.add(arith::IndexCastOp::create(k.b, k.b.getIndexType(),
+                                           k.loadScalar(count, {tile.row})),
+                k.length());
+    k.storeScalar(arith::IndexCastOp::create(k.b, k.b.getI64Type(), counted),
                   newCount, {tile.row});
   });
 }
@@ -183,12 +237,12 @@ SmallVector<Value> buildPrefix(PatternRewriter &rewriter,
                                TimestepNormOp op, const TimestepShape &shape,
                                ValueRange ofSegments) {
   KernelBuilder k(rewriter, options, op, "timestep_norm_prefix");
-  Value count = k.read(op.getCount());
+  Value count = k.read(op.getCount()), positions = readPositions(k, op);
   Value means = k.update(ofSegments[0]), variances = k.update(ofSegments[1]),
         mean = k.update(op.getMean()), variance = k.update(op.getVar()),
         newCount = k.write(op.getNewCount().getType());
   ScanTile tile(k, shape, 0);
-  Value seen = tile.countOfRow(count);
+  tile.countBy(count, positions);
   SmallVector<Value> state = {tile.load(mean, tile.row),
                               tile.load(variance, tile.row)};
   state = tile.forSegments(
@@ -199,10 +253,10 @@ SmallVector<Value> buildPrefix(PatternRewriter &rewriter,
         Value m = tile.load(means, place), s = tile.load(variances, place);
         tile.store(carried[0], means, place);
         tile.store(carried[1], variances, place);
-        return merge(k,
-                     tile.weights(k.add(seen, k.intToFloat(first, shape.f64)),
-                                  k.intToFloat(tokens, shape.f64)),
-                     carried[0], carried[1], m, s);
+        ScanTile::Run run = tile.runOf(first, tokens);
+        return merge(k, tile.weights(run.before, run.tokens),
+                     tile.ofTokens(run.before, carried[0]),
+                     tile.ofTokens(run.before, carried[1]), m, s);
       });
   tile.store(state[0], mean, tile.row);
   tile.store(state[1], variance, tile.row);
@@ -222,7 +276,8 @@ SmallVector<Value> buildTokens(PatternRewriter &rewriter,
   KernelBuilder k(rewriter, options, op, "timestep_norm_scan");
   const bool whole = segmentStarts.empty();
   Value count = k.read(op.getCount()),
-        variances = k.read(tokenVariance, View::Rows);
+        variances = k.read(tokenVariance, View::Rows),
+        positions = readPositions(k, op);
   // A token's mean becomes the running mean in place; so do the carried
   // statistics, of which every workgroup has its own.
   Value means = k.update(tokenMean, View::Rows), mean, variance, newCount;
@@ -237,7 +292,8 @@ SmallVector<Value> buildTokens(PatternRewriter &rewriter,
   Value runningMean = k.write(op.getRunningMean().getType(), View::Rows),
         runningRstd = k.write(op.getRunningRstd().getType(), View::Rows);
   ScanTile tile(k, shape, whole ? 0 : kSegment);
-  Value seen = tile.countOfRow(count), one = tile.constant(1),
+  tile.countBy(count, positions);
+  Value one = tile.constant(1),
         eps = tile.constant(op.getEps().convertToDouble());
   Value start = whole ? tile.row : tile.place();
   SmallVector<Value> state = {tile.load(mean, start),
@@ -245,10 +301,11 @@ SmallVector<Value> buildTokens(PatternRewriter &rewriter,
   state = k.loop(
       tile.first, tile.end, 1, state,
       [&](Value t, ValueRange carried) -> SmallVector<Value> {
-        Value token = tile.token(t);
+        Value token = tile.token(t), before = tile.tokensBefore(t);
         SmallVector<Value> next =
-            merge(k, tile.weightsOf(seen, t), carried[0], carried[1],
-                  tile.load(means, token), tile.load(variances, token));
+            merge(k, tile.ofOneMore(before), tile.ofTokens(before, carried[0]),
+                  tile.ofTokens(before, carried[1]), tile.load(means, token),
+                  tile.load(variances, token));
         tile.store(next[0], means, token);
         tile.store(next[0], runningMean, token);
         tile.store(k.div(one, k.sqrt(k.add(next[1], eps))), runningRstd, token);
@@ -272,15 +329,15 @@ SmallVector<Value> buildTokens(PatternRewriter &rewriter,
 /// with a = r sum u, b = -r^3/2 sum u d, d = m - mean.
 class GradStep {
 public:
-  GradStep(KernelBuilder &k, ScanTile &tile, Value count, Value rstds,
-           Value differences, Value sumU, Value sumUD)
-      : k(k), tile(tile), seen(tile.countOfRow(count)), rstds(rstds),
-        differences(differences), sumU(sumU), sumUD(sumUD) {}
+  GradStep(KernelBuilder &k, ScanTile &tile, Value rstds, Value differences,
+           Value sumU, Value sumUD)
+      : k(k), tile(tile), rstds(rstds), differences(differences), sumU(sumU),
+        sumUD(sumUD) {}
 
   /// Goes to token `t` and adds its terms to (du, dv).
   void enter(Value t, Value &du, Value &dv) {
     token = tile.token(t);
-    weights = tile.weightsOf(seen, t);
+    weights = tile.ofOneMore(tile.tokensBefore(t));
     Value r = tile.load(rstds, token);
     du = k.sub(du, k.mul(r, tile.load(sumU, token)));
     dv = k.fma(k.mul(tile.constant(-0.5), k.mul(r, k.mul(r, r))),
@@ -302,7 +359,7 @@ public:
 
   KernelBuilder &k;
   ScanTile &tile;
-  Value seen, rstds, differences, sumU, sumUD;
+  Value rstds, differences, sumU, sumUD;
   Value token;
   ScanTile::Weights weights;
 };
@@ -318,12 +375,13 @@ SmallVector<Value> buildGradSegments(PatternRewriter &rewriter,
   Value count = k.read(op.getCount()),
         rstds = k.read(op.getRunningRstd(), View::Rows),
         differences = k.read(meanD, View::Rows), us = k.read(sumU, View::Rows),
-        uds = k.read(sumUD, View::Rows);
+        uds = k.read(sumUD, View::Rows), positions = readPositions(k, op);
   Value out[4];
   for (Value &value : out)
     value = k.write(segmentsType(shape));
   ScanTile tile(k, shape, kSegment);
-  GradStep step(k, tile, count, rstds, differences, us, uds);
+  tile.countBy(count, positions);
+  GradStep step(k, tile, rstds, differences, us, uds);
   Value zero = tile.constant(0),
         last = k.sub(k.add(tile.first, tile.end), k.index(1));
   SmallVector<Value> map = {tile.constant(1), zero, zero, zero};
@@ -392,7 +450,8 @@ buildGradTokens(PatternRewriter &rewriter, const LoweringOptions &options,
   const bool whole = behindSegments.empty();
   Value count = k.read(op.getCount()),
         rstds = k.read(op.getRunningRstd(), View::Rows),
-        differences = k.read(meanD, View::Rows);
+        differences = k.read(meanD, View::Rows),
+        positions = readPositions(k, op);
   Value behindMean, behindVar;
   if (!whole) {
     behindMean = k.read(behindSegments[0]);
@@ -409,7 +468,8 @@ buildGradTokens(PatternRewriter &rewriter, const LoweringOptions &options,
     dvar = k.write(op.getDvar().getType());
   }
   ScanTile tile(k, shape, whole ? 0 : kSegment);
-  GradStep step(k, tile, count, rstds, differences, meanTerm, varTerm);
+  tile.countBy(count, positions);
+  GradStep step(k, tile, rstds, differences, meanTerm, varTerm);
   Value zero = tile.constant(0), at = whole ? tile.row : tile.place(),
         last = k.sub(k.add(tile.first, tile.end), k.index(1));
   Value share = tile.constant(1.0 / shape.groupSize),

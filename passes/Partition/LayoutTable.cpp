@@ -85,6 +85,15 @@ static OpRule makeRule(ArrayRef<StringRef> operands,
   return rule;
 }
 
+/// The rules of an op's operands, with those of its positions where it has any.
+static SmallVector<StringRef> withPositions(ArrayRef<StringRef> operands,
+                                            Value positions) {
+  SmallVector<StringRef> all(operands);
+  if (positions)
+    all.push_back("b l");
+  return all;
+}
+
 // Letters: b rows, l tokens, d channels of the residual stream (and groups,
 // which follow them), h heads and their columns, m and k outputs and inputs of
 // a projection, v vocabulary; n, c, o, s, t are never split.
@@ -98,17 +107,20 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
           return makeRule({"*b l k", "m k!", "m"}, {"b l m"});
         return makeRule({"*b l k", "m k"}, {"+b l m"});
       })
-      .Case([](TimestepNormOp) -> R {
-        return makeRule({"b l d", "d", "d", "b", "b d", "b d"},
+      .Case([](TimestepNormOp op) -> R {
+        return makeRule(withPositions({"b l d", "d", "d", "b", "b d", "b d"},
+                                      op.getPositions()),
                         {"b l d", "b", "b d", "b d", "b l d", "b l d"});
       })
       .Case([](CemaCoefficientsOp) -> R {
         return makeRule({"d n o", "d n o", "d n o", "d n c"},
                         {"d n", "d n c", "d n c"});
       })
-      .Case([](CemaOp) -> R {
-        return makeRule({"b l d", "d n", "d n c", "d n c", "d o", "b d n c"},
-                        {"b l d", "b d n c", "l b d n c"});
+      .Case([](CemaOp op) -> R {
+        return makeRule(
+            withPositions({"b l d", "d n", "d n c", "d n c", "d o", "b d n c"},
+                          op.getPositions()),
+            {"b l d", "b d n c", "l b d n c"});
       })
       .Case([](RmsNormOp op) -> R {
         if (op.getWeight())
@@ -131,7 +143,13 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
       .Case([](CacheAppendOp) -> R {
         return makeRule({"b s h", "b l h", "b"}, {"b s h"});
       })
-      .Case([](AdvanceCountOp) -> R { return makeRule({"b", "b l d"}, {"b"}); })
+      .Case([](AdvanceCountOp op) -> R {
+        return makeRule(withPositions({"b", "b l d"}, op.getPositions()),
+                        {"b"});
+      })
+      .Case([](DocumentPositionsOp) -> R {
+        return makeRule({"b l", "b"}, {"b l"});
+      })
       .Case([](SiluOp) -> R { return makeRule({"b l d"}, {"b l d"}); })
       .Case([](GateOp) -> R { return makeRule({"b l d", "b l d"}, {"b l d"}); })
       .Case([](TwoHopResidualOp op) -> R {
@@ -159,6 +177,7 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
         if (op.getDnewMean())
           operands.append({"b d", "b d"});
         operands.append({"b l d", "d", "b", "b l d", "b l d"});
+        operands = withPositions(operands, op.getPositions());
         return makeRule(operands, {"b l d", "+d", "+d", "b d", "b d"});
       })
       .Case([](CemaCoefficientsGradOp) -> R {
@@ -170,6 +189,7 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
         if (op.getDnewState())
           operands.push_back("b d n c");
         operands.append({"b l d", "d n", "d n c", "d n c", "d o", "l b d n c"});
+        operands = withPositions(operands, op.getPositions());
         return makeRule(
             operands, {"b l d", "+d n", "+d n c", "+d n c", "+d o", "b d n c"});
       })

@@ -422,6 +422,14 @@ LogicalResult FunctionPartitioner::rewrite(Operation &op) {
               "counts the tokens of one rank: expected a mesh with cp=1");
         return success();
       })
+      .Case([&](DocumentPositionsOp op) -> LogicalResult {
+        // Documents begin anywhere, so a slice of a row would have to know of
+        // the resets in front of it.
+        if (chunked)
+          return op.emitOpError("counts inside one rank's part of a row: "
+                                "packed documents expect a mesh with cp=1");
+        return success();
+      })
       .Case<MeanOp, MeanGradOp>([&](auto op) {
         return op.setParts(op.getParts() * shares), success();
       })

@@ -87,7 +87,27 @@ class Linear(Op):
         return {"y": y}, gradients
 
 
+def runs_of_documents(positions):
+    """The runs of tokens of one document in each row, as (row, first, end)."""
+    for row, of_row in enumerate(positions):
+        cuts = [0, *(np.flatnonzero(of_row[1:] == 0) + 1), len(of_row)]
+        yield from ((row, first, end) for first, end in zip(cuts, cuts[1:]))
+
+
+def packed_positions(rng, B, L, most, count=None):
+    """Positions of documents of up to `most` tokens; the first of a row may have begun in an earlier call."""
+    positions = np.empty((B, L), np.int64)
+    for row in range(B):
+        at, position = 0, rng.integers(0, 50) if count is None else count[row]
+        while at < L:
+            length = min(rng.integers(1, most + 1), L - at)
+            positions[row, at:at + length] = position + np.arange(length)
+            at, position = at + length, 0
+    return positions
+
+
 class TimestepNorm(Op):
+    """With `positions` the documents of a row are normed apart."""
     weights, differentiable = ("weight", "bias"), ("x", "weight", "bias", "mean", "var")
     cotangents, states = ("y", "new_mean", "new_var"), ("count", "mean", "var")
 
@@ -100,22 +120,46 @@ class TimestepNorm(Op):
             yield label, {"eps": EPS}, {
                 "x": rng.normal(0.5, 2.0, (B, L, D)), "weight": rng.normal(size=D), "bias": rng.normal(size=D), "count": count,
                 "mean": rng.normal(size=(B, G)) * (count[:, None] > 0), "var": rng.uniform(0.5, 2.0, (B, G)) * (count[:, None] > 0)}
+        # Documents of few and of many tokens: several in a segment of the two-level form, and several segments in one.
+        for label, B, L, D, G, most in (("packed", 3, 40, 26, 13, 12), ("prime_packed", 3, 7, 24, 2, 3), ("long_packed", 2, 300, 16, 4, 150)):
+            count = rng.integers(1, 50, B)
+            yield label, {"eps": EPS}, {
+                "x": rng.normal(0.5, 2.0, (B, L, D)), "weight": rng.normal(size=D), "bias": rng.normal(size=D), "count": count,
+                "mean": rng.normal(size=(B, G)), "var": rng.uniform(0.5, 2.0, (B, G)), "positions": packed_positions(rng, B, L, most, count)}
 
     def reference(self, v, a):
+        if "positions" in v:
+            return self.packed_reference(v, a)
         y, count, mean, var = ref.timestep_norm(v["x"], v["weight"], v["bias"], v["count"], v["mean"], v["var"], v["mean"].shape[-1], a["eps"])
         return {"y": y, "new_count": count, "new_mean": mean, "new_var": var}
 
+    def packed_reference(self, v, a):
+        """Every document by itself; the first of a row from the row's statistics."""
+        ends, y = {}, []
+        for row, first, end in runs_of_documents(v["positions"]):
+            carried = {name: v[name][..., row:row + 1, :] for name in ("mean", "var")}
+            own = {**v, **carried, "x": v["x"][..., row:row + 1, first:end, :], "count": v["positions"][row:row + 1, first]}
+            if own["count"][0] == 0:
+                own.update({name: np.zeros_like(value) for name, value in carried.items()})
+            own.pop("positions")
+            ends[row] = self.reference(own, a)
+            y.append((row, ends[row].pop("y")))
+        rows = [np.concatenate([part for of, part in y if of == row], -2) for row in ends]
+        return {"y": np.concatenate(rows, -3), "new_count": np.concatenate([end["new_count"] for end in ends.values()]),
+                **{name: np.concatenate([end[name] for end in ends.values()], -2) for name in ("new_mean", "new_var")}}
+
     def build(self, f, v, a, cot):
+        positions = v.get("positions")
         x, weight, bias, count, mean, var = (v[name] for name in ("x", "weight", "bias", "count", "mean", "var"))
         running = (x.shape[:2] + mean.shape[1:], f.precision)
         y, new_count, new_mean, new_var, running_mean, running_rstd = f.op(
-            "timestep_norm", [x, weight, bias, count, mean, var], [of(x), of(count), of(mean), of(var), running, running], **a)
+            "timestep_norm", [x, weight, bias, count, mean, var, positions], [of(x), of(count), of(mean), of(var), running, running], **a)
         outputs = {"y": y, "new_count": new_count, "new_mean": new_mean, "new_var": new_var}
         if not cot:
             return outputs, None
         ends = [cot.get("new_mean"), cot.get("new_var")]
-        groups = [1, *(int(end is not None) for end in ends), 1, 1, 1, 1, 1]
-        gradients = f.op("timestep_norm_grad", [cot["y"], *ends, x, weight, count, running_mean, running_rstd],
+        groups = [1, *(int(end is not None) for end in ends), 1, 1, 1, 1, 1, int(positions is not None)]
+        gradients = f.op("timestep_norm_grad", [cot["y"], *ends, x, weight, count, running_mean, running_rstd, positions],
                          [of(x), of(weight), of(bias), of(mean), of(var)], operand_groups=groups)
         return outputs, dict(zip(("x", "weight", "bias", "mean", "var"), gradients))
 
@@ -145,18 +189,20 @@ class CemaCoefficients(Op):
         return outputs, dict(zip(self.differentiable, gradients))
 
 
-def build_cema(f, x, p, q, g, omega, h, block, cot):
+def build_cema(f, x, p, q, g, omega, h, block, cot, positions=None):
     """cema and cema_grad; gradients by the names of the operands."""
     block_states = ((-(-x.shape[1] // block),) + h.shape, f.precision)
-    y, new_h, states = f.op("cema", [x, p, q, g, omega, h], [of(x), of(h), block_states], block=block)
+    y, new_h, states = f.op("cema", [x, p, q, g, omega, h, positions], [of(x), of(h), block_states], block=block)
     if not cot:
         return {"y": y, "new_h": new_h}, None
-    gradients = f.op("cema_grad", [cot["y"], cot.get("new_h"), x, p, q, g, omega, states],
-                     [of(x), of(p), of(q), of(g), of(omega), of(h)], block=block)
+    groups = [1, int("new_h" in cot), 1, 1, 1, 1, 1, 1, int(positions is not None)]
+    gradients = f.op("cema_grad", [cot["y"], cot.get("new_h"), x, p, q, g, omega, states, positions],
+                     [of(x), of(p), of(q), of(g), of(omega), of(h)], operand_groups=groups, block=block)
     return {"y": y, "new_h": new_h}, dict(zip(("x", "p", "q", "g", "omega", "h"), gradients))
 
 
 class Cema(Op):
+    """With `positions` the documents of a row are averaged apart."""
     weights, states, double = ("p", "q", "g", "omega"), ("h",), ("p", "q", "g")
     differentiable, cotangents = ("x", "p", "q", "g", "omega", "h"), ("y", "new_h")
 
@@ -164,21 +210,39 @@ class Cema(Op):
         shapes = {"one": (1, 1, 1, 1, 8), "prime": (3, 7, 13, 5, 3), "wide": (2, 37, 35, 16, 16), "block": (1, 32, 16, 4, 8),
                   "long": (1, 300, 9, 8, 64), "rows": (5, 11, 33, 2, 64), "channels": (2, 19, 131, 17, 8),
                   "tiles": (2, 555, 16, 8, 64), "chunks": (1, 1100, 8, 16, 128)}
-        for label, (B, L, D, N, block) in shapes.items():
+        packed = {"packed": (3, 40, 35, 5, 8, 12), "prime_packed": (3, 7, 13, 7, 3, 3), "one_packed": (2, 9, 8, 2, 4, 1),
+                  "long_packed": (1, 300, 9, 8, 64, 150), "wide_packed": (2, 150, 70, 16, 32, 60)}
+        for label, (B, L, D, N, block, *most) in {**shapes, **packed}.items():
             # Over many tokens a |q| close to 1 has derivatives that differences cannot follow.
             radius, phase = rng.uniform(0.3, 0.999 if L < 1000 else 0.98, (D, N)), rng.uniform(0, 2 * np.pi, (D, N))
             yield label, {"block": block}, {
                 "x": rng.normal(size=(B, L, D)), "p": rng.uniform(0.1, 0.9, (D, N)),
                 "q": np.stack([radius * np.cos(phase), radius * np.sin(phase)], -1), "g": rng.normal(size=(D, N, 2)),
-                "omega": rng.normal(size=(D, 1)), "h": rng.normal(size=(B, D, N, 2))}
+                "omega": rng.normal(size=(D, 1)), "h": rng.normal(size=(B, D, N, 2)),
+                **({"positions": packed_positions(rng, B, L, *most)} if most else {})}
 
     def reference(self, v, a):
+        if "positions" in v:
+            return self.packed_reference(v, a)
         q, g = (v[name][..., 0] + 1j * v[name][..., 1] for name in ("q", "g"))
         y, h = ref.cema(v["x"], v["p"], q, g, v["omega"], v["h"])
         return {"y": y, "new_h": h}
 
+    def packed_reference(self, v, a):
+        """Every document by itself; the first of a row from the row's state."""
+        ends, y = {}, []
+        for row, first, end in runs_of_documents(v["positions"]):
+            h = v["h"][..., row:row + 1, :, :, :]
+            own = {**v, "x": v["x"][..., row:row + 1, first:end, :], "h": h if v["positions"][row, first] else np.zeros_like(h)}
+            own.pop("positions")
+            out = self.reference(own, a)
+            ends[row] = out["new_h"]
+            y.append((row, out["y"]))
+        rows = [np.concatenate([part for of, part in y if of == row], -2) for row in ends]
+        return {"y": np.concatenate(rows, -3), "new_h": np.concatenate(list(ends.values()), -4)}
+
     def build(self, f, v, a, cot):
-        return build_cema(f, *(v[name] for name in self.differentiable), a["block"], cot)
+        return build_cema(f, *(v[name] for name in self.differentiable), a["block"], cot, v.get("positions"))
 
 
 class CemaOfLogits(Op):

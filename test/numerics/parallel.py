@@ -119,7 +119,7 @@ def timestep(s, B, R, l, D, G, seen):
         running = (value.shape[:2] + (G,), s.precision)
         y, _, _, _, running_mean, running_rstd = f.op("timestep_norm", [value, w, b, *prefix[:3]], [of(value), *types, running, running], eps=EPS)
         dx, dw, db, dmean, dvar = f.op("timestep_norm_grad", [cotangent, value, w, prefix[0], running_mean, running_rstd],
-                                       [of(value), of(w), of(b), *types[1:]], operand_groups=[1, 0, 0, 1, 1, 1, 1, 1])
+                                       [of(value), of(w), of(b), *types[1:]], operand_groups=[1, 0, 0, 1, 1, 1, 1, 1, 0])
         local_count = f.op("local_count", [state[0], f.index(r)], [types[0]])
         share = f.op("timestep_moments_grad", [dmean, dvar, value, local_count, running_mean], [((gathered.shape[0], 1, 2, G), s.precision)])
         names = ("local_count", "local_mean", "local_var", "new_count", "new_mean", "new_var")
@@ -188,7 +188,7 @@ def cema(s, B, R, l, D, N, block):
         saved = ((-(-value.shape[1] // block),) + h.shape, s.precision)
         y, _, states = f.op("cema", [value, p, q, g, omega, local], [of(value), of(h), saved], block=block)
         dx, dp, dq, dg, domega, _ = f.op("cema_grad", [cotangent, dlocal, value, p, q, g, omega, states],
-                                         [of(value), of(p), of(q), of(g), of(omega), of(h)], block=block)
+                                         [of(value), of(p), of(q), of(g), of(omega), of(h)], operand_groups=[1] * 8 + [0], block=block)
         results = dict(y=y, local=local, new=new, dlocal=dlocal, h=dh, x=dx, p=dp, q=dq, g=dg, omega=domega)
         plan.give(**{f"out.{name}{r}": value for name, value in results.items()})
     got = plan.run("prefix")

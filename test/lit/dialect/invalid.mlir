@@ -217,6 +217,15 @@ func.func @timestep_norm(%a: tensor<2x8x16xf32>, %b: tensor<16xf32>, %c: tensor<
 
 // -----
 
+// timestep_norm C8
+func.func @timestep_norm(%a: tensor<2x8x16xf32>, %b: tensor<16xf32>, %c: tensor<2xi64>, %d: tensor<2x4xf32>, %p: tensor<2x7xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [2, 7]}}
+  %r:6 = megalodon.timestep_norm %a, %b, %b state(%c, %d, %d) positions(%p) {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x7xi64>) -> (tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x4xf32>, tensor<2x8x4xf32>)
+  return
+}
+
+// -----
+
 // cema_coefficients C1
 func.func @cema_coefficients(%a: tensor<16x4x1xf32>, %b: tensor<16x4x1xf32>, %c: tensor<16x1x1xf32>, %d: tensor<16x4xf32>) {
   // expected-error@+1 {{gamma: expected rank 3, got 2}}
@@ -374,6 +383,15 @@ func.func @cema(%a: tensor<2x8x16xf32>, %b: tensor<16x4xf64>, %c: tensor<16x4x2x
 func.func @cema(%a: tensor<2x8x16xf32>, %b: tensor<16x4xf64>, %c: tensor<16x4x2xf64>, %d: tensor<16x4x2xf64>, %e: tensor<16x1xf32>, %f: tensor<2x16x4x2xf64>) {
   // expected-error@+1 {{state: expected elements of 'f32', got 'f64'}}
   %r:3 = megalodon.cema %a, %b, %c, %d, %e state(%f) {block = 4 : i64} : (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf64>) -> (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x2x16x4x2xf32>)
+  return
+}
+
+// -----
+
+// cema C7
+func.func @cema(%a: tensor<2x8x16xf32>, %b: tensor<16x4xf64>, %c: tensor<16x4x2xf64>, %e: tensor<16x1xf32>, %f: tensor<2x16x4x2xf32>, %p: tensor<3x8xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [3, 8]}}
+  %r:3 = megalodon.cema %a, %b, %c, %c, %e state(%f) positions(%p) {block = 4 : i64} : (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>, tensor<3x8xi64>) -> (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x2x16x4x2xf32>)
   return
 }
 
@@ -590,6 +608,33 @@ func.func @rotary(%a: tensor<2x8x8xf32>, %b: tensor<2xi64>) {
 func.func @advance_count(%a: tensor<2xi64>, %b: tensor<3x8x8xf32>) {
   // expected-error@+1 {{count: expected [3], got [2]}}
   %r = megalodon.advance_count %a by %b : (tensor<2xi64>, tensor<3x8x8xf32>) -> tensor<2xi64>
+  return
+}
+
+// -----
+
+// advance_count C2
+func.func @advance_count(%a: tensor<2xi64>, %b: tensor<2x8x8xf32>, %p: tensor<2x9xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [2, 9]}}
+  %r = megalodon.advance_count %a by %b positions(%p) : (tensor<2xi64>, tensor<2x8x8xf32>, tensor<2x9xi64>) -> tensor<2xi64>
+  return
+}
+
+// -----
+
+// document_positions C1
+func.func @document_positions(%a: tensor<2x8xi32>, %b: tensor<2xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [2, 9]}}
+  %r = megalodon.document_positions %a at %b : (tensor<2x8xi32>, tensor<2xi64>) -> tensor<2x9xi64>
+  return
+}
+
+// -----
+
+// document_positions C2
+func.func @document_positions(%a: tensor<2x8xi32>, %b: tensor<3xi64>) {
+  // expected-error@+1 {{count: expected [2], got [3]}}
+  %r = megalodon.document_positions %a at %b : (tensor<2x8xi32>, tensor<3xi64>) -> tensor<2x8xi64>
   return
 }
 
@@ -976,9 +1021,18 @@ func.func @timestep_norm_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x4xf32>, %c: t
 // timestep_norm_grad C4
 func.func @timestep_norm_grad(%x: tensor<2x8x16xf32>, %m: tensor<2x4xf32>, %w: tensor<16xf32>, %n: tensor<2xi64>, %r: tensor<2x8x4xf32>) {
   // expected-error@+1 {{end: expected dnew_mean and dnew_var both given or both absent, got one of them}}
-  %g:5 = "megalodon.timestep_norm_grad"(%x, %m, %x, %w, %n, %r, %r) <{operandSegmentSizes = array<i32: 1, 1, 0, 1, 1, 1, 1, 1>}>
+  %g:5 = "megalodon.timestep_norm_grad"(%x, %m, %x, %w, %n, %r, %r) <{operandSegmentSizes = array<i32: 1, 1, 0, 1, 1, 1, 1, 1, 0>}>
       : (tensor<2x8x16xf32>, tensor<2x4xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2xi64>, tensor<2x8x4xf32>, tensor<2x8x4xf32>)
       -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+  return
+}
+
+// -----
+
+// timestep_norm_grad C5
+func.func @timestep_norm_grad(%x: tensor<2x8x16xf32>, %w: tensor<16xf32>, %n: tensor<2xi64>, %r: tensor<2x8x4xf32>, %p: tensor<1x8xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [1, 8]}}
+  %g:5 = megalodon.timestep_norm_grad %x, %x, %w state(%n, %r, %r) positions(%p) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2xi64>, tensor<2x8x4xf32>, tensor<2x8x4xf32>, tensor<1x8xi64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
   return
 }
 
@@ -1114,6 +1168,15 @@ func.func @cema_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x16x4x2xf32>, %c: tenso
 func.func @cema_grad(%a: tensor<2x8x16xf32>, %b: tensor<2x16x4x2xf32>, %c: tensor<2x8x16xf32>, %d: tensor<16x4xf64>, %e: tensor<16x4x2xf64>, %f: tensor<16x4x2xf64>, %g: tensor<16x1xf32>, %h: tensor<2x2x16x4x2xf32>) {
   // expected-error@+1 {{block: expected a positive number, got 0}}
   %r:6 = megalodon.cema_grad %a end(%b), %c, %d, %e, %f, %g states(%h) {block = 0 : i64} : (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x2x16x4x2xf32>) -> (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>)
+  return
+}
+
+// -----
+
+// cema_grad C6
+func.func @cema_grad(%a: tensor<2x8x16xf32>, %d: tensor<16x4xf64>, %e: tensor<16x4x2xf64>, %g: tensor<16x1xf32>, %h: tensor<2x2x16x4x2xf32>, %p: tensor<2x4xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [2, 4]}}
+  %r:6 = megalodon.cema_grad %a, %a, %d, %e, %e, %g states(%h) positions(%p) {block = 4 : i64} : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x2x16x4x2xf32>, tensor<2x4xi64>) -> (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>)
   return
 }
 

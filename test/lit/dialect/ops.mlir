@@ -372,6 +372,23 @@ func.func @chunk_attention_grouped(%q: tensor<2x8x16xf32>, %k: tensor<2x8x8xf32>
   return %s : tensor<2x8x8xf32>
 }
 
+// CHECK-LABEL: func.func @packed(
+// CHECK: %[[P:.*]] = megalodon.document_positions %{{.*}} at %{{.*}} : (tensor<2x8xi32>, tensor<2xi64>) -> tensor<2x8xi64>
+// CHECK: megalodon.advance_count %{{.*}} by %{{.*}} positions(%[[P]]) : (tensor<2xi64>, tensor<2x8x16xf32>, tensor<2x8xi64>) -> tensor<2xi64>
+// CHECK: megalodon.timestep_norm %{{.*}} state({{.*}}) positions(%[[P]]) {eps
+// CHECK: megalodon.cema %{{.*}} state({{.*}}) positions(%[[P]]) {block
+// CHECK: megalodon.timestep_norm_grad %{{.*}} state({{.*}}) positions(%[[P]]) :
+// CHECK: megalodon.cema_grad %{{.*}} end({{.*}}), {{.*}} states({{.*}}) positions(%[[P]]) {block
+func.func @packed(%resets: tensor<2x8xi32>, %count: tensor<2xi64>, %x: tensor<2x8x16xf32>, %w: tensor<16xf32>, %s: tensor<2x4xf32>, %p: tensor<16x4xf64>, %q: tensor<16x4x2xf64>, %o: tensor<16x1xf32>, %h: tensor<2x16x4x2xf32>) {
+  %at = megalodon.document_positions %resets at %count : (tensor<2x8xi32>, tensor<2xi64>) -> tensor<2x8xi64>
+  %c = megalodon.advance_count %count by %x positions(%at) : (tensor<2xi64>, tensor<2x8x16xf32>, tensor<2x8xi64>) -> tensor<2xi64>
+  %n:6 = megalodon.timestep_norm %x, %w, %w state(%count, %s, %s) positions(%at) {eps = 1.000000e-05 : f64} : (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8xi64>) -> (tensor<2x8x16xf32>, tensor<2xi64>, tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x8x4xf32>, tensor<2x8x4xf32>)
+  %e:3 = megalodon.cema %x, %p, %q, %q, %o state(%h) positions(%at) {block = 4 : i64} : (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>, tensor<2x8xi64>) -> (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x2x16x4x2xf32>)
+  %dn:5 = megalodon.timestep_norm_grad %x, %x, %w state(%count, %n#4, %n#5) positions(%at) : (tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<16xf32>, tensor<2xi64>, tensor<2x8x4xf32>, tensor<2x8x4xf32>, tensor<2x8xi64>) -> (tensor<2x8x16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<2x4xf32>, tensor<2x4xf32>)
+  %de:6 = megalodon.cema_grad %x end(%h), %x, %p, %q, %q, %o states(%e#2) positions(%at) {block = 4 : i64} : (tensor<2x8x16xf32>, tensor<2x16x4x2xf32>, tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x2x16x4x2xf32>, tensor<2x8xi64>) -> (tensor<2x8x16xf32>, tensor<16x4xf64>, tensor<16x4x2xf64>, tensor<16x4x2xf64>, tensor<16x1xf32>, tensor<2x16x4x2xf32>)
+  return
+}
+
 // CHECK-LABEL: func.func @advance_count(
 // CHECK: megalodon.advance_count %{{.*}} by %{{.*}} : (tensor<2xi64>, tensor<2x8x16xf32>) -> tensor<2xi64>
 func.func @advance_count(%a: tensor<2xi64>, %b: tensor<2x8x16xf32>) -> tensor<2xi64> {
