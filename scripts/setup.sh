@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs, by name from Debian 12, and builds into build/ (tools in build/bin/). A second run takes seconds.
 #
-#   scripts/setup.sh [--tests]     --tests: also what only tests need
+#   scripts/setup.sh [--tests | --text]     --tests: also what only tests need; --text: also the text of docs/comparison.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ packages=(
 )
 # A browser looks at the pages that inspect writes.
 [[ ${1:-} == --tests ]] && packages+=(chromium python3-pil)
+[[ ${1:-} == --text ]] && packages+=(bible-kjv)
 
 installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true)
 missing=()

@@ -70,6 +70,7 @@ suite docs fresh_docs
 suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
 suite page "$python" test/runtime/page_test.py "${tools[@]}"
 suite commands "$python" test/docs/pages.py --build build
+suite measurements "$python" test/scripts/measurements_test.py
 suite runtime ctest --test-dir build -j "$jobs" --output-on-failure
 suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py

@@ -123,7 +123,13 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
   std::deque<std::pair<int64_t, Clock::time_point>> recent;
   Clock::time_point start = Clock::now();
   for (int64_t position = 0; position < total;) {
+    if (options.resetEvery > 0 && position - first == options.resetEvery) {
+      scorer.resetState();
+      first = position;
+    }
     int64_t count = std::min(length, total - position);
+    if (options.resetEvery > 0)
+      count = std::min(count, first + options.resetEvery - position);
     recent.push_back({position, Clock::now()});
     while (recent.size() > 1 && recent[1].first <= total - kRateTokens)
       recent.pop_front();

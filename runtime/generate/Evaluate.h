@@ -11,6 +11,7 @@ namespace megalodon {
 struct EvaluateOptions {
   int64_t maxTokens = 0;   ///< predict at most this many tokens; 0 = all
   bool resetState = false; ///< forget everything before each call
+  int64_t resetEvery = 0;  ///< forget everything after so many tokens; 0: never
   int64_t step = -1;       ///< of training, for errors; negative: none
   const Trigram *trigram = nullptr; ///< measured on the same bytes
   /// Called with the losses of each call, in order.
@@ -40,8 +41,9 @@ struct Evaluation {
 inline constexpr int64_t kRateTokens = 65536;
 
 /// Runs the function `score` over the corpus, one row, state carried from call
-/// to call; where it cannot hold the next call it starts afresh. Called by all
-/// ranks; the result is the same on all of them, but for times and memory.
+/// to call; where it cannot hold the next call it starts afresh. A call ends
+/// where `resetEvery` wants the next one to start afresh. Called by all ranks;
+/// the result is the same on all of them, but for times and memory.
 Evaluation evaluate(Session &session, const Corpus &corpus,
                     const EvaluateOptions &options);
 

@@ -65,6 +65,43 @@ TEST_F(EvaluateTest, ResettingTheStateShowsWhatItIsWorth) {
   EXPECT_NE(carried[8], fresh[8]);
 }
 
+TEST_F(EvaluateTest, ForgetsAfterAsManyTokensAsItIsTold) {
+  const std::string piece = temporaryPath("piece");
+  std::vector<double> whole = losses({});
+  for (int64_t every : {1, 7, 8, 20, 99, 100, 101}) {
+    EvaluateOptions options;
+    options.resetEvery = every;
+    std::vector<double> got = losses(options);
+    ASSERT_EQ(got.size(), 100u) << every;
+    // Every stretch has the losses of a text of its own.
+    for (int64_t begin = 0; begin < 100; begin += every) {
+      const int64_t end = std::min<int64_t>(begin + every, 100);
+      writeText(piece, toyText(101).substr(begin, end - begin + 1));
+      Corpus part(listDataFiles({piece}), TokenType::Bytes, 256);
+      std::vector<double> alone;
+      EvaluateOptions plain;
+      plain.sink = [&](const double *values, int64_t count) {
+        alone.insert(alone.end(), values, values + count);
+      };
+      evaluate(session, part, plain);
+      for (int64_t i = begin; i < end; ++i)
+        EXPECT_EQ(got[i], alone[i - begin]) << every << ' ' << i;
+    }
+    if (every < 100) {
+      EXPECT_NE(got[every], whole[every]) << every;
+      EXPECT_EQ(got[every - 1], whole[every - 1]) << every;
+    } else {
+      EXPECT_EQ(got, whole) << every;
+    }
+  }
+  EvaluateOptions buckets;
+  buckets.resetEvery = 10;
+  const Evaluation result = evaluate(session, *corpus, buckets);
+  ASSERT_EQ(result.positions.size(), 5u);
+  EXPECT_EQ(result.positions[0].tokens, 10);
+  EXPECT_EQ(result.positions[4].tokens, 20); // 9 and 10 tokens of context
+}
+
 TEST_F(EvaluateTest, SumsAndBucketsAddUp) {
   EvaluateOptions options;
   options.maxTokens = 20;

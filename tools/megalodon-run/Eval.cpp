@@ -172,6 +172,9 @@ static void run(Arguments &arguments) {
   if (arguments.options.maxTokens < 0)
     throw Error(str("--max-tokens: expected at least 0, got ",
                     arguments.options.maxTokens));
+  if (arguments.options.resetEvery < 0)
+    throw Error(str("--reset-every: expected at least 0, got ",
+                    arguments.options.resetEvery));
   std::shared_ptr<const Tokenizer> tokenizer;
   if (!arguments.tokenizer.empty())
     tokenizer = Tokenizer::open(arguments.tokenizer);
@@ -223,8 +226,14 @@ void megalodon::addEval(CLI::App &app) {
       ->add_option("--max-tokens", options.maxTokens,
                    "predict at most so many tokens; 0: all")
       ->capture_default_str();
-  command->add_flag("--reset-state", options.resetState,
-                    "forget everything before each call");
+  CLI::Option *resetState =
+      command->add_flag("--reset-state", options.resetState,
+                        "forget everything before each call");
+  command
+      ->add_option("--reset-every", options.resetEvery,
+                   "forget everything after so many tokens; 0: never")
+      ->capture_default_str()
+      ->excludes(resetState);
   command->add_option("--trigram", arguments->trigram,
                       "also measure an interpolated trigram model trained on "
                       "these files (their training side with "
