@@ -41,8 +41,10 @@ OpFoldResult RotaryOp::fold(FoldAdaptor) {
   auto inner = getX().getDefiningOp<RotaryOp>();
   if (inner && inner.getScale().isExactlyValue(1.0) &&
       getScale().isExactlyValue(1.0) && inner.getInverse() != getInverse() &&
-      inner.getCount() == getCount() && inner.getHeads() == getHeads() &&
-      inner.getBase() == getBase() && inner.getChunk() == getChunk())
+      inner.getCount() == getCount() &&
+      inner.getPositions() == getPositions() &&
+      inner.getHeads() == getHeads() && inner.getBase() == getBase() &&
+      inner.getChunk() == getChunk())
     return inner.getX();
   return {};
 }

@@ -171,22 +171,26 @@ void RotaryOp::buildVectorJacobianProduct(OpBuilder &builder,
   if (results[0] && wanted[0])
     operands[0] = RotaryOp::create(
         builder, getLoc(), getX().getType(), results[0], forward(getCount()),
-        getHeadsAttr(), getBaseAttr(), getChunkAttr(),
-        getInverse() ? UnitAttr() : builder.getUnitAttr(), getScaleAttr());
+        forwardOrNone(forward, getPositions()), getHeadsAttr(), getBaseAttr(),
+        getChunkAttr(), getInverse() ? UnitAttr() : builder.getUnitAttr(),
+        getScaleAttr());
 }
 
 void ChunkAttentionOp::buildVectorJacobianProduct(
     OpBuilder &builder, ValueRange results, Forward forward,
     const llvm::SmallBitVector &wanted, MutableArrayRef<Value> operands) {
-  assert(!results[1] && "residuals have no cotangent");
   if (!results[0])
     return;
+  const bool saves = static_cast<bool>(getLse());
+  assert((!saves || !results[1]) && "residuals have no cotangent");
   auto grad = ChunkAttentionGradOp::create(
       builder, getLoc(), getQ().getType(), getQ().getType(),
       getResult().getType(), results[0], forward(getQ()), forward(getK()),
       forward(getV()), forward(getCacheK()), forward(getCacheV()),
-      forward(getCount()), forward(getResult()), forward(getLse()),
-      getHeadsAttr());
+      forward(getCount()), saves ? forward(getResult()) : Value(),
+      saves ? forward(getLse()) : Value(),
+      forwardOrNone(forward, getPositions()), getHeadsAttr(),
+      getFunctionAttr());
   operands[0] = grad.getDq();
   // Each query head has its part of the gradient of grouped keys and values.
   int64_t width = cast<RankedTensorType>(getQ().getType()).getDimSize(2),

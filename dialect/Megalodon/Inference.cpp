@@ -112,8 +112,9 @@ INFER(ChunkAttentionOp) {
   int64_t heads = static_cast<int64_t>(in.getHeads());
   types.append(
       {tensor({q[0], q[1], ungroupedWidth(in.getQ(), in.getK(), in.getV())},
-              in.getV()),
-       computed({q[0], q[1], heads}, in.getQ())});
+              in.getV())});
+  if (in.getFunction() == AttentionFunction::Softmax)
+    types.push_back(computed({q[0], q[1], heads}, in.getQ()));
   return success();
 }
 
@@ -226,7 +227,7 @@ INFER(NormalizedQKGradOp) {
 
 INFER(ChunkAttentionGradOp) {
   types.append(
-      {in.getQ().getType(), in.getQ().getType(), in.getOut().getType()});
+      {in.getQ().getType(), in.getQ().getType(), in.getDout().getType()});
   return success();
 }
 

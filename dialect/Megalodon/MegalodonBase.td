@@ -62,6 +62,15 @@ def Megalodon_InitAttr : Megalodon_Attr<"Init", "init"> {
   let assemblyFormat = "`<` $kind `,` $a `,` $b `>`";
 }
 
+def Megalodon_AttentionFunction : I32EnumAttr<"AttentionFunction", "what makes weights of the scores of attention", [
+    I32EnumAttrCase<"Softmax", 0, "softmax">, I32EnumAttrCase<"Laplace", 1, "laplace">]> {
+  let cppNamespace = "::mlir::megalodon";
+  let genSpecializedAttr = 0;
+}
+def Megalodon_AttentionFunctionAttr : EnumAttr<Megalodon_Dialect, Megalodon_AttentionFunction, "attention_function"> {
+  let assemblyFormat = "`<` $value `>`";
+}
+
 //===-- Operand types ---------------------------------------------------------------------------------------------------------===//
 
 def Megalodon_Float : AnyTypeOf<[F32, F64]>;

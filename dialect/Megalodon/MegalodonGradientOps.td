@@ -283,21 +283,28 @@ def Megalodon_NormalizedQKGradOp : Megalodon_GradientOp<"normalized_qk_grad", [I
   let assemblyFormat = "$dq `,` $dk `,` $z `,` $gamma attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad", [InferTypeOpAdaptorWithIsCompatible]> {
+def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad", [AttrSizedOperandSegments, InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "gradient of chunk_attention with respect to the call's own q, k, v";
   let description = [{
     ```
     P = exp(q k^T - lse), causal inside the chunk
-    dv = P^T dout;  dP = dout v^T;  delta = sum(dout * out) a row and head
+    dv = P^T dout;  dP = dout v^T;  delta = sum over keys of P dP, a query and head
     dS = P (dP - delta);  dq = dS k;  dk = dS^T q
+    ```
+
+    delta is the sum over a head's columns of dout * out as well, but for the rounding of `out`, which a lowering that takes it from there has
+    to correct: what is left of it does not cancel in dS. With `function<laplace>`, mu and sigma as in chunk_attention and nothing saved:
+
+    ```
+    P = w(q k^T);  dS = dP w'(q k^T);  w'(s) = exp(-(s - mu)^2 / (2 sigma^2)) / (sigma sqrt(2 pi))
     ```
 
     The cache is detached: its keys and values enter dq but have no gradient. Where keys and values are grouped, dk and dv still have a part
     of each query head, which sum_head_groups adds up.
 
     * C1: q, k, v as in chunk_attention; q, dq, dk one type [B,L,H dz]; out, dout, dv one type [B,L,H dv].
-    * C2: lse [B,L,H].
-    * C3: caches as in chunk_attention.
+    * C2: lse [B,L,H]; out and lse are given with softmax and absent with laplace.
+    * C3: caches, count and positions as in chunk_attention.
 
     Example:
 
@@ -307,9 +314,10 @@ def Megalodon_ChunkAttentionGradOp : Megalodon_GradientOp<"chunk_attention_grad"
        -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
     ```
   }];
-  let arguments = (ins ATokens:$dout, ATokens:$q, ATokens:$k, ATokens:$v, ATokens:$cache_k, ATokens:$cache_v, I64Rows:$count, ATokens:$out, FTokens:$lse, I64Attr:$heads);
+  let arguments = (ins ATokens:$dout, ATokens:$q, ATokens:$k, ATokens:$v, ATokens:$cache_k, ATokens:$cache_v, I64Rows:$count, Optional<ATokens>:$out, Optional<FTokens>:$lse,
+                       Optional<I64Tokens>:$positions, I64Attr:$heads, DefaultValuedAttr<Megalodon_AttentionFunctionAttr, "::mlir::megalodon::AttentionFunction::Softmax">:$function);
   let results = (outs ATokens:$dq, ATokens:$dk, ATokens:$dv);
-  let assemblyFormat = "$dout `,` $q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count `saved` `(` $out `,` $lse `)` attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$dout `,` $q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count (`positions` `(` $positions^ `)`)? (`saved` `(` $out^ `,` $lse `)`)? (`function` `` $function^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_SumHeadGroupsOp : Megalodon_GradientOp<"sum_head_groups", [InferTypeOpAdaptorWithIsCompatible]> {

@@ -262,12 +262,13 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptorW
     ```
 
     With `inverse` the rotation is by -angle (the transpose, which is the gradient). Angles are computed in f64. `scale` is 1 where it is
-    not given; queries of LLaMA take 1/sqrt(dz) from it.
+    not given; queries of LLaMA take 1/sqrt(dz) from it. With `positions` pos is positions[b,l] mod chunk.
 
     * C1: x and result have one type [B,L,Z].
     * C2: heads divides Z and dz is even.
     * C3: count is [B].
     * C4: base > 0, chunk > 0, scale > 0.
+    * C5: positions are [B,L].
 
     Example:
 
@@ -277,14 +278,15 @@ def Megalodon_RotaryOp : Megalodon_CheapForwardOp<"rotary", [InferTypeOpAdaptorW
        -> tensor<2x8x8xf32>
     ```
   }];
-  let arguments = (ins ATokens:$x, I64Rows:$count, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse, DefaultValuedAttr<F64Attr, "1.0">:$scale);
+  let arguments = (ins ATokens:$x, I64Rows:$count, Optional<I64Tokens>:$positions, I64Attr:$heads, F64Attr:$base, I64Attr:$chunk, UnitAttr:$inverse,
+                       DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let results = (outs ATokens:$result);
-  let assemblyFormat = "$x `at` $count (`inverse` $inverse^)? attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$x `at` $count (`positions` `(` $positions^ `)`)? (`inverse` $inverse^)? attr-dict `:` functional-type(operands, results)";
   let hasFolder = 1;
 }
 
 def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTypeOpAdaptorWithIsCompatible]> {
-  let summary = "causal softmax attention inside each chunk, over the cache of the open chunk and the call's own tokens";
+  let summary = "causal attention inside each chunk, over the cache of the open chunk and the call's own tokens";
   let description = [{
     Token l of row b stands at position (count[b] + l) mod C of its chunk and attends to the tokens of the same chunk at positions <= its own,
     and to nothing else:
@@ -293,20 +295,33 @@ def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTy
     a = softmax(q k^T) v      (no further scale)
     ```
 
+    With `function<laplace>` the weights are those of MEGA (arXiv 2209.10655) instead:
+
+    ```
+    a = w(q k^T) v;  w(s) = (1 + erf((s - mu) / (sigma sqrt(2)))) / 2;  mu = sqrt(1/2), sigma = sqrt(1/(4 pi))
+    ```
+
+    They are not divided by their sum. What MEGA divides scores by and adds to them is for q and k to bring.
+
     q, k [B,L,Z], already rotated; v, result [B,L,V]; cache_k [B,C,Z], cache_v [B,C,V]: rows 0 .. count mod C - 1 are the open chunk's earlier
-    tokens, the others unspecified. `lse` [B,L,H] (log-sum-exp of the scores) is the residual of the backward pass.
+    tokens, the others unspecified. `lse` [B,L,H] (log-sum-exp of the scores) is the residual of the backward pass. Laplace weights follow from
+    the scores alone: they have no residual.
 
     Keys and values may be grouped: k [B,L,K dz], v [B,L,K dv] and the caches have K heads where q and result have H, and head j of them
     serves the query heads j H/K .. (j+1) H/K - 1.
 
     As long as every token stands below C the chunk never closes, and this is full causal attention with a cache of capacity C.
 
+    A row may hold several documents, each cut into chunks of its own. Then `positions` [B,L] says how many tokens of its document a token has
+    before it: token t stands at positions[b,t] mod C of its chunk, so it sees the tokens t - (positions[b,t] mod C) .. t. A token j < 0 is row
+    (count[b] mod C) + j of the cache. Of positions, the first of a row is 0 or count[b], and each other one is 0 or follows the one before.
+
     * C1: q is [B,L,H dz]; k is [B,L,K dz] of the same element type, and K divides H.
     * C2: v is [B,L,K dv], result [B,L,H dv], of the same element type.
     * C3: heads is H: it divides q's width; K divides v's.
     * C4: caches are [B,C,K dz], [B,C,K dv] of one C > 0.
-    * C5: lse is [B,L,H].
-    * C6: count is [B].
+    * C5: lse is [B,L,H] with softmax and absent with laplace.
+    * C6: count is [B], positions are [B,L].
 
     Example:
 
@@ -316,9 +331,10 @@ def Megalodon_ChunkAttentionOp : Megalodon_ForwardOp<"chunk_attention", [InferTy
        -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
     ```
   }];
-  let arguments = (ins ATokens:$q, ATokens:$k, ATokens:$v, ATokens:$cache_k, ATokens:$cache_v, I64Rows:$count, I64Attr:$heads);
-  let results = (outs ATokens:$result, FTokens:$lse);
-  let assemblyFormat = "$q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count attr-dict `:` functional-type(operands, results)";
+  let arguments = (ins ATokens:$q, ATokens:$k, ATokens:$v, ATokens:$cache_k, ATokens:$cache_v, I64Rows:$count, Optional<I64Tokens>:$positions,
+                       I64Attr:$heads, DefaultValuedAttr<Megalodon_AttentionFunctionAttr, "::mlir::megalodon::AttentionFunction::Softmax">:$function);
+  let results = (outs ATokens:$result, Optional<FTokens>:$lse);
+  let assemblyFormat = "$q `,` $k `,` $v `cache` `(` $cache_k `,` $cache_v `)` `at` $count (`positions` `(` $positions^ `)`)? (`function` `` $function^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAdaptorWithIsCompatible]> {
@@ -327,9 +343,11 @@ def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAd
     Rows 0 .. (count + l) mod C - 1 of the result hold the tokens of the chunk that is open after the call's l tokens: earlier ones from
     `cache`, the call's own from `rows`. The other rows are unspecified. Not differentiated: the cache is detached.
 
+    With `positions` [B,L], as in chunk_attention, the open chunk is that of the call's last token, and count + l is its position + 1.
+
     * C1: cache and result have one type [B,C,W].
     * C2: rows is [B,L,W].
-    * C3: count is [B].
+    * C3: count is [B], positions are [B,L].
 
     Example:
 
@@ -339,9 +357,9 @@ def Megalodon_CacheAppendOp : Megalodon_ForwardOp<"cache_append", [InferTypeOpAd
        -> tensor<2x4x8xf32>
     ```
   }];
-  let arguments = (ins ATokens:$cache, ATokens:$rows, I64Rows:$count);
+  let arguments = (ins ATokens:$cache, ATokens:$rows, I64Rows:$count, Optional<I64Tokens>:$positions);
   let results = (outs ATokens:$result);
-  let assemblyFormat = "$cache `,` $rows `at` $count attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$cache `,` $rows `at` $count (`positions` `(` $positions^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Megalodon_AdvanceCountOp : Megalodon_ForwardOp<"advance_count", [InferTypeOpAdaptorWithIsCompatible]> {

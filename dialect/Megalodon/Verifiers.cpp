@@ -296,6 +296,8 @@ LogicalResult RotaryOp::verify() {
              Twine(x[2] / getHeads()));
   // C3
   check.shape("count", getCount(), {x[0]});
+  // C5
+  check.shape("positions", getPositions(), {x[0], x[1]});
   // C4
   check.positive("base", getBase())
       .positive("chunk", getChunk())
@@ -309,7 +311,7 @@ LogicalResult RotaryOp::verify() {
 /// multiple of.
 static void checkAttention(Check &check, Value q, Value k, Value v,
                            Value cacheK, Value cacheV, Value count,
-                           int64_t heads) {
+                           Value positions, int64_t heads) {
   ArrayRef<int64_t> queries = shapeOf(q), keys = shapeOf(k),
                     values = shapeOf(v);
   Type element = elementOf(q);
@@ -337,14 +339,15 @@ static void checkAttention(Check &check, Value q, Value k, Value v,
       .element("cache_k", cacheK, element)
       .shape("cache_v", cacheV, {queries[0], capacity, values[2]})
       .element("cache_v", cacheV, element)
-      .shape("count", count, {queries[0]});
+      .shape("count", count, {queries[0]})
+      .shape("positions", positions, {queries[0], queries[1]});
 }
 
 LogicalResult ChunkAttentionOp::verify() {
   Check check(*this);
   // C1, C2, C3, C4, C6
   checkAttention(check, getQ(), getK(), getV(), getCacheK(), getCacheV(),
-                 getCount(), static_cast<int64_t>(getHeads()));
+                 getCount(), getPositions(), static_cast<int64_t>(getHeads()));
   // C2, C5
   return check.results(*this, {"result", "lse"});
 }
@@ -374,7 +377,8 @@ LogicalResult CacheAppendOp::verify() {
   check.shape("rows", getRows(), {cache[0], shapeOf(getRows())[1], cache[2]})
       .element("rows", getRows(), elementOf(getCache()));
   // C3
-  check.shape("count", getCount(), {cache[0]});
+  check.shape("count", getCount(), {cache[0]})
+      .shape("positions", getPositions(), {cache[0], shapeOf(getRows())[1]});
   // C1
   return check.results(*this, {"result"});
 }
@@ -587,14 +591,19 @@ LogicalResult ChunkAttentionGradOp::verify() {
   int64_t heads = static_cast<int64_t>(getHeads());
   // C1, C3
   checkAttention(check, getQ(), getK(), getV(), getCacheK(), getCacheV(),
-                 getCount(), heads);
+                 getCount(), getPositions(), heads);
   if (!check.ok())
     return failure();
   int64_t width = shapeOf(getV())[2] * q[2] / shapeOf(getK())[2];
   check.shape("out", getOut(), {q[0], q[1], width})
       .element("out", getOut(), elementOf(getQ()))
-      .type("dout", getDout(), getOut());
+      .shape("dout", getDout(), {q[0], q[1], width})
+      .element("dout", getDout(), elementOf(getQ()));
   // C2
+  const bool softmax = getFunction() == AttentionFunction::Softmax;
+  check.that(bool(getOut()) == softmax && bool(getLse()) == softmax, "saved",
+             softmax ? "out and lse" : "nothing with laplace",
+             getOut() ? "out and lse" : "nothing");
   check.shape("lse", getLse(), {q[0], q[1], heads})
       .element("lse", getLse(), computeTypeOf(getQ()));
   // C1

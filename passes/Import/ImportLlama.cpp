@@ -63,9 +63,9 @@ private:
     };
     // A sequence is one chunk, as long as the cache: positions never restart,
     // and attention inside the chunk is attention to everything before.
-    Value x = in["x"], count = in["count"];
+    Value x = in["x"], count = in["count"], positions = in.lookup("positions");
     auto rotary = [&](Value heads, int64_t number, double scale) -> Value {
-      return RotaryOp::create(b, at("attention.rope"), heads, count,
+      return RotaryOp::create(b, at("attention.rope"), heads, count, positions,
                               b.getI64IntegerAttr(number),
                               b.getF64FloatAttr(config.ropeBase),
                               b.getI64IntegerAttr(config.chunkSize), UnitAttr(),
@@ -77,9 +77,9 @@ private:
                      1 / std::sqrt(static_cast<double>(config.headKeyDim())));
     Value k = rotary(linear("attention.wk", normalized), config.keyHeads, 1);
     Value v = linear("attention.wv", normalized);
-    auto attention =
-        ChunkAttentionOp::create(b, at("attention"), q, k, v, in["k"], in["v"],
-                                 count, b.getI64IntegerAttr(config.numHeads));
+    auto attention = ChunkAttentionOp::create(
+        b, at("attention"), q, k, v, in["k"], in["v"], count, positions,
+        b.getI64IntegerAttr(config.numHeads), AttentionFunctionAttr());
     Value mixed = AddOp::create(
         b, at("attention.residual"), x.getType(),
         ValueRange{x, linear("attention.wo", attention.getResult())});
@@ -92,12 +92,12 @@ private:
         AddOp::create(b, at("feed_forward.residual"), x.getType(),
                       ValueRange{mixed, linear("feed_forward.w2", hidden)});
 
-    Value cacheK =
-        CacheAppendOp::create(b, at("attention.cache"), in["k"], k, count);
-    Value cacheV =
-        CacheAppendOp::create(b, at("attention.cache"), in["v"], v, count);
-    Value newCount = AdvanceCountOp::create(b, at("attention.count"), count, x,
-                                            in.lookup("positions"));
+    Value cacheK = CacheAppendOp::create(b, at("attention.cache"), in["k"], k,
+                                         count, positions);
+    Value cacheV = CacheAppendOp::create(b, at("attention.cache"), in["v"], v,
+                                         count, positions);
+    Value newCount =
+        AdvanceCountOp::create(b, at("attention.count"), count, x, positions);
     func::ReturnOp::create(b, at("out"),
                            ValueRange{out, newCount, cacheK, cacheV});
     return function;

@@ -119,33 +119,34 @@ private:
     };
 
     // Gated attention with moving average.
-    Value x = in["x"], count = in["count"];
+    Value x = in["x"], count = in["count"], positions = in.lookup("positions");
     auto norm = TimestepNormOp::create(
         b, at("mega.timenorm"), x, in["mega.timenorm.weight"],
-        in["mega.timenorm.bias"], count, in["mean"], in["var"],
-        in.lookup("positions"), eps);
+        in["mega.timenorm.bias"], count, in["mean"], in["var"], positions, eps);
     auto coefficients = CemaCoefficientsOp::create(
         b, at("mega.cema"), in["mega.cema.alpha"], in["mega.cema.delta"],
         in["mega.cema.theta"], in["mega.cema.gamma"]);
     auto cema = CemaOp::create(
         b, at("mega.cema"), norm.getResult(), coefficients.getP(),
         coefficients.getQ(), coefficients.getG(), in["mega.cema.omega"],
-        in["h"], in.lookup("positions"),
-        b.getI64IntegerAttr(std::min(kCemaBlock, length)));
+        in["h"], positions, b.getI64IntegerAttr(std::min(kCemaBlock, length)));
     Value mixed =
         RmsNormOp::create(b, at("mega.rmsnorm"), cema.getResult(),
                           in.lookup("mega.rmsnorm.weight"), eps, UnitAttr());
     auto qk =
         NormalizedQKOp::create(b, at("mega.qk"), linear("mega.wz", mixed),
                                in["mega.gamma"], in["mega.beta"], heads, eps);
-    Value q = RotaryOp::create(b, at("mega.rope"), qk.getQ(), count, heads,
-                               base, chunk, UnitAttr(), b.getF64FloatAttr(1));
-    Value k = RotaryOp::create(b, at("mega.rope"), qk.getK(), count, heads,
-                               base, chunk, UnitAttr(), b.getF64FloatAttr(1));
+    Value q =
+        RotaryOp::create(b, at("mega.rope"), qk.getQ(), count, positions, heads,
+                         base, chunk, UnitAttr(), b.getF64FloatAttr(1));
+    Value k =
+        RotaryOp::create(b, at("mega.rope"), qk.getK(), count, positions, heads,
+                         base, chunk, UnitAttr(), b.getF64FloatAttr(1));
     Value v =
         SiluOp::create(b, at("mega.wv"), linear("mega.wv", norm.getResult()));
-    auto attention = ChunkAttentionOp::create(b, at("mega.attention"), q, k, v,
-                                              in["k"], in["v"], count, heads);
+    auto attention = ChunkAttentionOp::create(
+        b, at("mega.attention"), q, k, v, in["k"], in["v"], count, positions,
+        heads, AttentionFunctionAttr());
     Value gated = GateOp::create(b, at("mega.gate"), attention.getResult(),
                                  linear("mega.wr", mixed));
     Value candidate = linear("mega.wh1", mixed);
@@ -167,10 +168,10 @@ private:
                                          linear("nffn.fc2", hidden),
                                          in.lookup("nffn.alpha"));
 
-    Value cacheK =
-        CacheAppendOp::create(b, at("mega.cache"), in["k"], k, count);
-    Value cacheV =
-        CacheAppendOp::create(b, at("mega.cache"), in["v"], v, count);
+    Value cacheK = CacheAppendOp::create(b, at("mega.cache"), in["k"], k, count,
+                                         positions);
+    Value cacheV = CacheAppendOp::create(b, at("mega.cache"), in["v"], v, count,
+                                         positions);
     func::ReturnOp::create(b, at("out"),
                            ValueRange{out, norm.getNewCount(),
                                       norm.getNewMean(), norm.getNewVar(),

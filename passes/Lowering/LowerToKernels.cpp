@@ -41,6 +41,31 @@ static LogicalResult checkPackedDocuments(ModuleOp module) {
   return failure(result.wasInterrupted());
 }
 
+/// What attention has no kernels for is said here: no pattern may pass over it.
+static LogicalResult checkAttention(ModuleOp module) {
+  WalkResult result = module.walk([](Operation *op) {
+    const bool packed = llvm::TypeSwitch<Operation *, bool>(op)
+                            .Case<RotaryOp, ChunkAttentionOp,
+                                  ChunkAttentionGradOp, CacheAppendOp>(
+                                [](auto op) { return bool(op.getPositions()); })
+                            .Default(false);
+    const bool laplace =
+        llvm::TypeSwitch<Operation *, bool>(op)
+            .Case<ChunkAttentionOp, ChunkAttentionGradOp>([](auto op) {
+              return op.getFunction() == AttentionFunction::Laplace;
+            })
+            .Default(false);
+    if (packed)
+      op->emitOpError("has no kernel for packed documents: expected an op "
+                      "without positions");
+    else if (laplace)
+      op->emitOpError("has no kernel for the laplace function: expected "
+                      "softmax");
+    return packed || laplace ? WalkResult::interrupt() : WalkResult::advance();
+  });
+  return failure(result.wasInterrupted());
+}
+
 namespace {
 struct LowerToKernels
     : mlir::megalodon::impl::LowerToKernelsBase<LowerToKernels> {
@@ -60,6 +85,8 @@ struct LowerToKernels
 
     if (options.target == Target::Cuda &&
         failed(checkPackedDocuments(getOperation())))
+      return signalPassFailure();
+    if (failed(checkAttention(getOperation())))
       return signalPassFailure();
 
     RewritePatternSet patterns(&getContext());

@@ -135,13 +135,21 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
       .Case([](NormalizedQKOp) -> R {
         return makeRule({"b l h", "t h", "t h"}, {"b l h", "b l h"});
       })
-      .Case([](RotaryOp) -> R { return makeRule({"b l h", "b"}, {"b l h"}); })
-      .Case([](ChunkAttentionOp) -> R {
-        return makeRule({"b l h", "b l h", "b l h", "b s h", "b s h", "b"},
-                        {"b l h", "b l h"});
+      .Case([](RotaryOp op) -> R {
+        return makeRule(withPositions({"b l h", "b"}, op.getPositions()),
+                        {"b l h"});
       })
-      .Case([](CacheAppendOp) -> R {
-        return makeRule({"b s h", "b l h", "b"}, {"b s h"});
+      .Case([](ChunkAttentionOp op) -> R {
+        SmallVector<StringRef> results(op->getNumResults(), "b l h");
+        return makeRule(
+            withPositions({"b l h", "b l h", "b l h", "b s h", "b s h", "b"},
+                          op.getPositions()),
+            results);
+      })
+      .Case([](CacheAppendOp op) -> R {
+        return makeRule(
+            withPositions({"b s h", "b l h", "b"}, op.getPositions()),
+            {"b s h"});
       })
       .Case([](AdvanceCountOp op) -> R {
         return makeRule(withPositions({"b", "b l d"}, op.getPositions()),
@@ -207,9 +215,12 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
         return makeRule({"b l h", "b l h", "b l h", "t h"},
                         {"b l h", "+t h", "+t h"});
       })
-      .Case([](ChunkAttentionGradOp) -> R {
-        return makeRule({"b l h", "b l h", "b l h", "b l h", "b s h", "b s h",
-                         "b", "b l h", "b l h"},
+      .Case([](ChunkAttentionGradOp op) -> R {
+        SmallVector<StringRef> operands{"b l h", "b l h", "b l h", "b l h",
+                                        "b s h", "b s h", "b"};
+        if (op.getLse())
+          operands.append({"b l h", "b l h"});
+        return makeRule(withPositions(operands, op.getPositions()),
                         {"b l h", "b l h", "b l h"});
       })
       .Case([](SumHeadGroupsOp) -> R { return makeRule({"b l h"}, {"b l h"}); })

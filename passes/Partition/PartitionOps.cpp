@@ -373,6 +373,12 @@ LogicalResult FunctionPartitioner::rewrite(Operation &op) {
         op.getBlock(),
         cast<RankedTensorType>(op.getX().getType()).getDimSize(1)));
   };
+  // Ranks cut a row where chunks end, and documents end elsewhere.
+  auto refusePositions = [&](Operation *op) -> LogicalResult {
+    return op->emitOpError("has chunks of packed documents, which may lie on "
+                           "two ranks: expected a mesh with cp=1, got cp=")
+           << mesh[Axis::Chunk];
+  };
   return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
       .Case([&](ReshardOp op) { return rewriteReshard(op); })
       .Case(
@@ -410,7 +416,14 @@ LogicalResult FunctionPartitioner::rewrite(Operation &op) {
           [&](auto op) { return divideHeads(op, op.getZ()), success(); })
       .Case([&](RotaryOp op) { return divideHeads(op, op.getX()), success(); })
       .Case<ChunkAttentionOp, ChunkAttentionGradOp>(
-          [&](auto op) { return divideHeads(op, op.getQ()), success(); })
+          [&](auto op) -> LogicalResult {
+            if (chunked && op.getPositions())
+              return refusePositions(op);
+            return divideHeads(op, op.getQ()), success();
+          })
+      .Case([&](CacheAppendOp op) -> LogicalResult {
+        return chunked && op.getPositions() ? refusePositions(op) : success();
+      })
       .Case([&](SumHeadGroupsOp op) {
         op.setGroups(op.getGroups() / parts(op.getX(), 2));
         return divideHeads(op, op.getX()), success();

@@ -766,6 +766,69 @@ func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: ten
 
 // -----
 
+// chunk_attention C5
+func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>) {
+  // expected-error@+1 {{expected 1 results, got 2}}
+  %r:2 = megalodon.chunk_attention %a, %b, %c cache(%d, %e) at %f function<laplace> {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// chunk_attention C6
+func.func @chunk_attention(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>, %g: tensor<2x7xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [2, 7]}}
+  %r:2 = megalodon.chunk_attention %a, %b, %c cache(%d, %e) at %f positions(%g) {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x7xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// chunk_attention_grad C2
+func.func @chunk_attention_grad(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>) {
+  // expected-error@+1 {{saved: expected out and lse, got nothing}}
+  %r:3 = megalodon.chunk_attention_grad %c, %a, %b, %c cache(%d, %e) at %f {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
+  return
+}
+
+// -----
+
+// chunk_attention_grad C2
+func.func @chunk_attention_grad(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>, %g: tensor<2x8x2xf32>) {
+  // expected-error@+1 {{saved: expected nothing with laplace, got out and lse}}
+  %r:3 = megalodon.chunk_attention_grad %c, %a, %b, %c cache(%d, %e) at %f saved(%c, %g) function<laplace> {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x8x12xf32>, tensor<2x8x2xf32>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
+  return
+}
+
+// -----
+
+// chunk_attention_grad C3
+func.func @chunk_attention_grad(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>, %g: tensor<2x8x2xf32>, %h: tensor<1x8xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [1, 8]}}
+  %r:3 = megalodon.chunk_attention_grad %c, %a, %b, %c cache(%d, %e) at %f positions(%h) saved(%c, %g) {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<1x8xi64>, tensor<2x8x12xf32>, tensor<2x8x2xf32>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
+  return
+}
+
+// -----
+
+// rotary C5
+func.func @rotary(%a: tensor<2x8x8xf32>, %b: tensor<2xi64>, %c: tensor<2x7xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [2, 7]}}
+  %r = megalodon.rotary %a at %b positions(%c) {base = 1.000000e+04 : f64, chunk = 4 : i64, heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2xi64>, tensor<2x7xi64>) -> tensor<2x8x8xf32>
+  return
+}
+
+// -----
+
+// cache_append C3
+func.func @cache_append(%a: tensor<2x4x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2xi64>, %d: tensor<2x4xi64>) {
+  // expected-error@+1 {{positions: expected [2, 8], got [2, 4]}}
+  %r = megalodon.cache_append %a, %b at %c positions(%d) : (tensor<2x4x8xf32>, tensor<2x8x8xf32>, tensor<2xi64>, tensor<2x4xi64>) -> tensor<2x4x8xf32>
+  return
+}
+
+// -----
+
 // cache_append C1
 func.func @cache_append(%a: tensor<2x4x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2xi64>) {
   // expected-error@+1 {{result: expected [2, 4, 8], got [2, 8, 8]}}

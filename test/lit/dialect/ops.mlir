@@ -114,6 +114,28 @@ func.func @cache_append(%a: tensor<2x4x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor
   return %r : tensor<2x4x8xf32>
 }
 
+// CHECK-LABEL: func.func @packed_documents(
+// CHECK: megalodon.rotary %{{.*}} at %{{.*}} positions(%{{.*}}) inverse {
+// CHECK: megalodon.chunk_attention %{{.*}}, %{{.*}}, %{{.*}} cache(%{{.*}}, %{{.*}}) at %{{.*}} positions(%{{.*}}) {heads = 2 : i64} :
+// CHECK: megalodon.chunk_attention_grad %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} cache(%{{.*}}, %{{.*}}) at %{{.*}} positions(%{{.*}}) saved(%{{.*}}, %{{.*}}) {heads = 2 : i64} :
+// CHECK: megalodon.cache_append %{{.*}}, %{{.*}} at %{{.*}} positions(%{{.*}}) :
+func.func @packed_documents(%q: tensor<2x8x8xf32>, %v: tensor<2x8x12xf32>, %cache_k: tensor<2x4x8xf32>, %cache_v: tensor<2x4x12xf32>, %count: tensor<2xi64>, %positions: tensor<2x8xi64>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x4x8xf32>) {
+  %k = megalodon.rotary %q at %count positions(%positions) inverse {base = 1.000000e+04 : f64, chunk = 4 : i64, heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2xi64>, tensor<2x8xi64>) -> tensor<2x8x8xf32>
+  %a, %lse = megalodon.chunk_attention %q, %k, %v cache(%cache_k, %cache_v) at %count positions(%positions) {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x8xi64>) -> (tensor<2x8x12xf32>, tensor<2x8x2xf32>)
+  %dq, %dk, %dv = megalodon.chunk_attention_grad %v, %q, %k, %v cache(%cache_k, %cache_v) at %count positions(%positions) saved(%a, %lse) {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x8xi64>, tensor<2x8x12xf32>, tensor<2x8x2xf32>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
+  %r = megalodon.cache_append %cache_k, %k at %count positions(%positions) : (tensor<2x4x8xf32>, tensor<2x8x8xf32>, tensor<2xi64>, tensor<2x8xi64>) -> tensor<2x4x8xf32>
+  return %dq, %dk, %r : tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x4x8xf32>
+}
+
+// CHECK-LABEL: func.func @laplace_attention(
+// CHECK: %[[A:.*]] = megalodon.chunk_attention %{{.*}}, %{{.*}}, %{{.*}} cache(%{{.*}}, %{{.*}}) at %{{.*}} function<laplace> {heads = 2 : i64} :
+// CHECK: megalodon.chunk_attention_grad %[[A]], %{{.*}}, %{{.*}}, %{{.*}} cache(%{{.*}}, %{{.*}}) at %{{.*}} function<laplace> {heads = 2 : i64} :
+func.func @laplace_attention(%q: tensor<2x8x8xf32>, %v: tensor<2x8x12xf32>, %cache_k: tensor<2x4x8xf32>, %cache_v: tensor<2x4x12xf32>, %count: tensor<2xi64>) -> tensor<2x8x8xf32> {
+  %a = megalodon.chunk_attention %q, %q, %v cache(%cache_k, %cache_v) at %count function<laplace> {heads = 2 : i64} : (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> tensor<2x8x12xf32>
+  %dq, %dk, %dv = megalodon.chunk_attention_grad %a, %q, %q, %v cache(%cache_k, %cache_v) at %count function<laplace> {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
+  return %dq : tensor<2x8x8xf32>
+}
+
 // CHECK-LABEL: func.func @silu(
 // CHECK: megalodon.silu %{{.*}} : tensor<2x8x16xf32>
 func.func @silu(%a: tensor<2x8x16xf32>) -> tensor<2x8x16xf32> {
