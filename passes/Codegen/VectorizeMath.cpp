@@ -1,4 +1,5 @@
-// Vector math functions: inline polynomials for f32, libmvec for f64.
+// Vector math functions: inline polynomials for f32, libmvec for f64 and for
+// erfc, which has no polynomial of its own here.
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Math/Transforms/Passes.h"
@@ -13,18 +14,20 @@ namespace mlir::megalodon {
 using namespace mlir;
 
 namespace {
-/// math.NAME on vectors of f64 -> the vector function of libmvec (glibc's
-/// naming: _ZGV, ISA letter, N, lanes, a `v` an argument).
+/// math.NAME on vectors of f64, or of the element `bits` given -> the vector
+/// function of libmvec (glibc's naming: _ZGV, ISA letter, N, lanes, a `v` an
+/// argument; names of f32 end in f).
 template <typename MathOp> struct ToLibmvec : OpRewritePattern<MathOp> {
-  ToLibmvec(MLIRContext *context, StringRef function, unsigned vectorBytes)
-      : OpRewritePattern<MathOp>(context), function(function),
-        vectorBytes(vectorBytes) {}
+  ToLibmvec(MLIRContext *context, StringRef function, unsigned vectorBytes,
+            unsigned bits = 64)
+      : OpRewritePattern<MathOp>(context, /*benefit=*/2), function(function),
+        vectorBytes(vectorBytes), bits(bits) {}
 
   LogicalResult matchAndRewrite(MathOp op,
                                 PatternRewriter &rewriter) const override {
     auto type = dyn_cast<VectorType>(op.getType());
-    if (!type || type.getRank() != 1 || !type.getElementType().isF64() ||
-        type.getDimSize(0) * 8 != vectorBytes)
+    if (!type || type.getRank() != 1 || type.getElementTypeBitWidth() != bits ||
+        type.getDimSize(0) * bits != 8 * vectorBytes)
       return failure();
     char isa = vectorBytes == 64 ? 'e' : vectorBytes == 32 ? 'd' : 'b';
     std::string symbol = "_ZGV" + std::string(1, isa) + "N" +
@@ -46,7 +49,7 @@ template <typename MathOp> struct ToLibmvec : OpRewritePattern<MathOp> {
   }
 
   std::string function;
-  unsigned vectorBytes;
+  unsigned vectorBytes, bits;
 };
 
 struct VectorizeMath : mlir::megalodon::impl::VectorizeMathBase<VectorizeMath> {
@@ -61,6 +64,9 @@ struct VectorizeMath : mlir::megalodon::impl::VectorizeMathBase<VectorizeMath> {
     patterns.add<ToLibmvec<math::CosOp>>(&getContext(), "cos", vectorBytes);
     patterns.add<ToLibmvec<math::TanhOp>>(&getContext(), "tanh", vectorBytes);
     patterns.add<ToLibmvec<math::PowFOp>>(&getContext(), "pow", vectorBytes);
+    patterns.add<ToLibmvec<math::ErfcOp>>(&getContext(), "erfc", vectorBytes);
+    patterns.add<ToLibmvec<math::ErfcOp>>(&getContext(), "erfcf", vectorBytes,
+                                          /*bits=*/32);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }

@@ -79,7 +79,8 @@ private:
     Value v = linear("attention.wv", normalized);
     auto attention = ChunkAttentionOp::create(
         b, at("attention"), q, k, v, in["k"], in["v"], count, positions,
-        b.getI64IntegerAttr(config.numHeads), AttentionFunctionAttr());
+        b.getI64IntegerAttr(config.numHeads),
+        AttentionFunctionAttr::get(b.getContext(), AttentionFunction::Softmax));
     Value mixed = AddOp::create(
         b, at("attention.residual"), x.getType(),
         ValueRange{x, linear("attention.wo", attention.getResult())});

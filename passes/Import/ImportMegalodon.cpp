@@ -146,7 +146,8 @@ private:
         SiluOp::create(b, at("mega.wv"), linear("mega.wv", norm.getResult()));
     auto attention = ChunkAttentionOp::create(
         b, at("mega.attention"), q, k, v, in["k"], in["v"], count, positions,
-        heads, AttentionFunctionAttr());
+        heads,
+        AttentionFunctionAttr::get(b.getContext(), AttentionFunction::Softmax));
     Value gated = GateOp::create(b, at("mega.gate"), attention.getResult(),
                                  linear("mega.wr", mixed));
     Value candidate = linear("mega.wh1", mixed);

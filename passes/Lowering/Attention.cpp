@@ -1,7 +1,8 @@
 // Chunk attention: a workgroup holds the scores of one head and a block of
 // queries against all keys they see, transposed ([key][query]), so that the
 // softmax runs lane by lane and its result is already the left operand of the
-// product with the values.
+// product with the values. Laplace weights take the place of the softmax and
+// need no sums.
 #include "passes/Lowering/AttentionTiles.h"
 #include "passes/Lowering/Lowerings.h"
 #include "passes/Lowering/RowKernel.h"
@@ -22,13 +23,15 @@ class ForwardKernel {
 public:
   ForwardKernel(KernelBuilder &k, ChunkAttentionOp op,
                 const AttentionShape &shape)
-      : k(k), shape(shape), q(k.read(op.getQ(), View::Rows)),
-        keys(k.read(op.getK(), View::Rows)),
+      : k(k), shape(shape),
+        softmax(op.getFunction() == AttentionFunction::Softmax),
+        q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
         values(k.read(op.getV(), View::Rows)), cacheK(k.read(op.getCacheK())),
-        cacheV(k.read(op.getCacheV())), count(k.read(op.getCount())),
+        cacheV(k.read(op.getCacheV())), count(readCount(k, op)),
+        positions(readPositions(k, op)),
         out(k.write(op.getResult().getType(), View::Rows)),
-        lse(k.write(op.getLse().getType(), View::Rows)),
-        block(k, shape, count) {}
+        lse(softmax ? k.write(op.getLse().getType(), View::Rows) : Value()),
+        block(k, shape, count, positions) {}
 
   void emit() {
     weights = k.scratch({shape.chunk + block.lanes}, shape.element);
@@ -39,8 +42,10 @@ public:
     const int64_t blockTokens = block.panels * block.panelWidth;
     queries = block.transposedPanels(k, shape.keyWidth);
     scores = block.scores(k, 528 * 4);
-    inverse = k.scratch({blockTokens}, shape.element);
-    logs = k.scratch({blockTokens}, shape.element);
+    if (softmax) {
+      inverse = k.scratch({blockTokens}, shape.element);
+      logs = k.scratch({blockTokens}, shape.element);
+    }
     block.forSegments(k, [&](const Segment &segment) {
       Value rows = k.sub(segment.end, segment.begin);
       k.when(
@@ -74,12 +79,16 @@ private:
       scoreRows(block.cachedKeys(k, cacheK), segment.cached, panel, zero);
       scoreRows(block.keyColumns(k, keys, segment.chunkBegin),
                 k.sub(limit, segment.cached), panel, segment.cached);
-      softmax(panel, first, common, limit);
+      if (softmax)
+        normalize(panel, first, common, limit);
+      else
+        weigh(panel, common, limit);
     });
-    k.loop(zero, rows, 1, [&](Value row) {
-      k.storeScalar(k.loadScalar(logs, {row}), lse,
-                    {outRow(segment, row), block.head});
-    });
+    if (softmax)
+      k.loop(zero, rows, 1, [&](Value row) {
+        k.storeScalar(k.loadScalar(logs, {row}), lse,
+                      {outRow(segment, row), block.head});
+      });
 
     BlockProduct product;
     product.rows = rows;
@@ -97,9 +106,10 @@ private:
       Value seen = k.add(before, k.add(row, k.index(block.tile.rows)));
       return std::make_pair(zero, k.min(count, k.sub(k.max(seen, t), t)));
     };
-    product.finish = [&](Value sums, Value row, Value, Value) {
-      return k.mul(sums, k.splat(k.loadScalar(inverse, {row})));
-    };
+    if (softmax)
+      product.finish = [&](Value sums, Value row, Value, Value) {
+        return k.mul(sums, k.splat(k.loadScalar(inverse, {row})));
+      };
     product.emit(k, shape.element);
   }
 
@@ -119,7 +129,7 @@ private:
 
   /// Replaces the scores of a panel by their exponentials over the maximum of
   /// each query; keeps 1 / sum and log of the sum.
-  void softmax(Value panel, Value first, Value common, Value limit) {
+  void normalize(Value panel, Value first, Value common, Value limit) {
     Type vector = k.vectorType(shape.element);
     const int64_t vectors = block.tile.vectors;
     Value lowest = k.constant(-std::numeric_limits<double>::infinity(), vector);
@@ -163,6 +173,25 @@ private:
     }
   }
 
+  /// Replaces the scores of a panel by their Laplace weights.
+  void weigh(Value panel, Value common, Value limit) {
+    Value zeros = k.constant(0.0, k.vectorType(shape.element));
+    auto replace = [&](Value from, Value to, bool masked) {
+      k.loop(from, to, 1, [&](Value key) {
+        for (int64_t j = 0; j < block.tile.vectors; ++j) {
+          SmallVector<Value> at{panel, key, k.index(j * block.lanes)};
+          Value weight = laplaceWeight(k, k.load(scores, at));
+          if (masked)
+            weight = k.select(block.lanesFrom(k, j, k.sub(key, common)), weight,
+                              zeros);
+          k.store(weight, scores, at);
+        }
+      });
+    };
+    replace(k.index(0), common, /*masked=*/false);
+    replace(common, limit, /*masked=*/true);
+  }
+
   /// One query at a time against its keys: what a call of one token needs is
   /// the speed of memory.
   void queryByQuery(const Segment &segment, Value rows) {
@@ -198,6 +227,12 @@ private:
       highest = score(block.keyColumns(k, keys, segment.chunkBegin), zero, own,
                       segment.cached, highest);
 
+      if (!softmax) {
+        k.loop(zero, keyCount, block.lanes, [&](Value key) {
+          k.store(laplaceWeight(k, k.load(weights, {key})), weights, {key});
+        });
+        return weightedValues(segment, row, own, /*factor=*/{});
+      }
       auto maskType = VectorType::get(block.lanes, k.b.getI1Type());
       Value zeros = k.constant(0.0, k.vectorType(shape.element));
       Value sum = k.sum(k.loop(
@@ -219,7 +254,7 @@ private:
   }
 
   /// out[row] = factor * sum of weights[key] * values[key], a few vectors of
-  /// columns at a time.
+  /// columns at a time; without a factor, the sum.
   void weightedValues(const Segment &segment, Value row, Value own,
                       Value factor) {
     const int64_t vectors = std::min<int64_t>(
@@ -261,14 +296,15 @@ private:
       sums = accumulate(block.valueColumns(k, values, segment.chunkBegin), own,
                         segment.cached, sums);
       for (int64_t j = 0; j < vectors; ++j)
-        k.store(k.mul(sums[j], k.splat(factor)), result.memref,
-                result.at(k, row, columns[j]), masks[j]);
+        k.store(factor ? k.mul(sums[j], k.splat(factor)) : sums[j],
+                result.memref, result.at(k, row, columns[j]), masks[j]);
     });
   }
 
   KernelBuilder &k;
   const AttentionShape &shape;
-  Value q, keys, values, cacheK, cacheV, count, out, lse;
+  bool softmax;
+  Value q, keys, values, cacheK, cacheV, count, positions, out, lse;
   AttentionBlock block;
   /// Scratch: transposed queries, scores, and a number a query.
   Value queries, scores, inverse, logs;
@@ -312,18 +348,27 @@ struct CacheAppendLowering : OpRewritePattern<CacheAppendOp> {
     auto type = cast<RankedTensorType>(op.getCache().getType());
     const int64_t chunk = type.getDimSize(1), width = type.getDimSize(2);
     KernelBuilder k(rewriter, options, op, "cache_append");
-    Value rows = k.read(op.getRows(), View::Rows),
-          count = k.read(op.getCount()), cache = k.update(op.getCache());
+    Value rows = k.read(op.getRows(), View::Rows), count = readCount(k, op),
+          positions = readPositions(k, op), cache = k.update(op.getCache());
     Value length = k.length(), blocks = k.ceilDiv(length, kTokens);
     Value row = k.div(k.workgroup(), blocks),
           first = k.mul(k.rem(k.workgroup(), blocks), k.index(kTokens));
-    Value seen = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
-                                            k.loadScalar(count, {row}));
-    Value position = k.rem(seen, k.index(chunk));
-    // The open chunk starts `closed` tokens after the one that was open before
-    // the call.
-    Value closed =
-        k.mul(k.div(k.add(position, length), k.index(chunk)), k.index(chunk));
+    // Token t goes to row position + t - closed, if it stands there: the open
+    // chunk starts `closed` tokens after the one that was open before the call.
+    Value position, closed;
+    if (positions) {
+      PackedDocuments documents(k, positions);
+      documents.setRow(row);
+      Value last = documents.position(k.sub(length, k.index(1)));
+      position = k.rem(k.add(last, k.index(1)), k.index(chunk));
+      closed = length;
+    } else {
+      Value seen = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
+                                              k.loadScalar(count, {row}));
+      position = k.rem(seen, k.index(chunk));
+      closed =
+          k.mul(k.div(k.add(position, length), k.index(chunk)), k.index(chunk));
+    }
     Value begin = k.max(first, k.sub(k.max(closed, position), position));
     Value end = k.min(length, k.add(first, k.index(kTokens)));
     k.loop(begin, end, 1, [&](Value token) {

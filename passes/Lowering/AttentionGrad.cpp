@@ -1,6 +1,7 @@
 // The gradient of chunk attention. Two kernels, each the only writer of what it
 // computes: one over blocks of queries gives dq, one over blocks of keys gives
-// dk and dv. Both recompute the weights from the saved log-sum-exp.
+// dk and dv. Both recompute the weights, those of a softmax from the saved
+// log-sum-exp.
 #include "passes/Lowering/AttentionTiles.h"
 #include "passes/Lowering/Lowerings.h"
 
@@ -10,19 +11,23 @@ namespace {
 /// dq, and delta = the mean of dP by the weights P, of every query and head. It
 /// is summed here and not taken as dout * out, which is the same number but for
 /// the rounding of `out`: what that leaves in a row of dS = P (dP - delta) does
-/// not cancel over the keys.
+/// not cancel over the keys. Laplace weights have no delta, and dS is dP times
+/// their derivative.
 class QueryGradKernel {
 public:
   QueryGradKernel(KernelBuilder &k, ChunkAttentionGradOp op,
                   const AttentionShape &shape)
-      : k(k), shape(shape), dout(k.read(op.getDout(), View::Rows)),
+      : k(k), shape(shape),
+        softmax(op.getFunction() == AttentionFunction::Softmax),
+        dout(k.read(op.getDout(), View::Rows)),
         q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
         values(k.read(op.getV(), View::Rows)), cacheK(k.read(op.getCacheK())),
-        cacheV(k.read(op.getCacheV())), count(k.read(op.getCount())),
-        lse(k.read(op.getLse(), View::Rows)),
+        cacheV(k.read(op.getCacheV())), count(readCount(k, op)),
+        lse(softmax ? k.read(op.getLse(), View::Rows) : Value()),
+        positions(readPositions(k, op)),
         dq(k.write(op.getDq().getType(), View::Rows)),
-        delta(k.write(op.getLse().getType(), View::Rows)),
-        block(k, shape, count) {}
+        delta(softmax ? k.write(op.getLse().getType(), View::Rows) : Value()),
+        block(k, shape, count, positions) {}
 
   void emit() {
     const int64_t blockTokens = block.panels * block.panelWidth;
@@ -30,8 +35,10 @@ public:
     gradients = block.transposedPanels(k, shape.valueWidth);
     weights = block.scores(k, 528 * 4);
     scores = block.scores(k, 264 * 4);
-    rowLse = k.scratch({blockTokens}, shape.element);
-    rowDelta = k.scratch({blockTokens}, shape.element);
+    if (softmax) {
+      rowLse = k.scratch({blockTokens}, shape.element);
+      rowDelta = k.scratch({blockTokens}, shape.element);
+    }
     block.forSegments(k, [&](const Segment &segment) { queriesOf(segment); });
   }
 
@@ -47,10 +54,11 @@ private:
     auto tokenOf = [&](Value row) {
       return k.add(block.tokenBase, k.add(segment.begin, row));
     };
-    k.loop(zero, rows, 1, [&](Value row) {
-      k.storeScalar(k.loadScalar(lse, {tokenOf(row), block.head}), rowLse,
-                    {row});
-    });
+    if (softmax)
+      k.loop(zero, rows, 1, [&](Value row) {
+        k.storeScalar(k.loadScalar(lse, {tokenOf(row), block.head}), rowLse,
+                      {row});
+      });
     k.loop(zero, k.ceilDiv(rows, block.panelWidth), 1, [&](Value panel) {
       Value first = k.mul(panel, width);
       packTransposed(k, block.tile.vectors, queryRows, first, rows, zero,
@@ -69,10 +77,11 @@ private:
                    segment.cached);
       scoreGradients(panel, first, limit);
     });
-    k.loop(zero, rows, 1, [&](Value row) {
-      k.storeScalar(k.loadScalar(rowDelta, {row}), delta,
-                    {tokenOf(row), block.head});
-    });
+    if (softmax)
+      k.loop(zero, rows, 1, [&](Value row) {
+        k.storeScalar(k.loadScalar(rowDelta, {row}), delta,
+                      {tokenOf(row), block.head});
+      });
 
     BlockProduct product;
     product.rows = rows;
@@ -94,7 +103,7 @@ private:
   }
 
   /// weights and scores [offset + key, query] = P and dP of `keyCount` keys and
-  /// one panel of queries.
+  /// one panel of queries; of Laplace weights, the derivative in place of P.
   void multiplyRows(const MatrixView &keyRows, const MatrixView &valueRows,
                     Value keyCount, Value panel, Value first, Value common,
                     Value offset) {
@@ -107,10 +116,14 @@ private:
       SmallVector<Value> sums = block.scoreTile(k, keyRows, key, keyCount,
                                                 shape.keyWidth, queries, panel);
       for (int64_t j = 0; j < vectors; ++j) {
-        Value lseOf = k.load(rowLse, {k.add(first, k.index(j * block.lanes))});
+        Value lseOf =
+            softmax ? k.load(rowLse, {k.add(first, k.index(j * block.lanes))})
+                    : Value();
         for (int64_t i = 0; i < block.tile.rows; ++i) {
           Value seen = block.lanesFrom(k, j, k.sub(place(i), common));
-          Value weight = k.exp(k.sub(sums[i * vectors + j], lseOf));
+          Value score = sums[i * vectors + j];
+          Value weight = softmax ? k.exp(k.sub(score, lseOf))
+                                 : laplaceDerivative(k, score);
           k.store(k.select(seen, weight, zeros), weights,
                   at(panel, place(i), j));
         }
@@ -126,6 +139,13 @@ private:
   /// Replaces dP of a panel by dS, and keeps delta of its queries.
   void scoreGradients(Value panel, Value first, Value limit) {
     const int64_t vectors = block.tile.vectors;
+    if (!softmax)
+      return k.loop(k.index(0), limit, 1, [&](Value key) {
+        for (int64_t j = 0; j < vectors; ++j)
+          k.store(k.mul(k.load(weights, at(panel, key, j)),
+                        k.load(scores, at(panel, key, j))),
+                  scores, at(panel, key, j));
+      });
     SmallVector<Value> sums(2 * vectors,
                             k.constant(0.0, k.vectorType(shape.element)));
     sums =
@@ -158,7 +178,8 @@ private:
 
   KernelBuilder &k;
   const AttentionShape &shape;
-  Value dout, q, keys, values, cacheK, cacheV, count, lse, dq, delta;
+  bool softmax;
+  Value dout, q, keys, values, cacheK, cacheV, count, lse, positions, dq, delta;
   AttentionBlock block;
   /// Scratch: transposed rows of q and dout, P, dP and then dS, and two numbers
   /// a query.
@@ -170,13 +191,17 @@ class KeyGradKernel {
 public:
   KeyGradKernel(KernelBuilder &k, ChunkAttentionGradOp op, Value deltaTensor,
                 const AttentionShape &shape)
-      : k(k), shape(shape), dout(k.read(op.getDout(), View::Rows)),
+      : k(k), shape(shape),
+        softmax(op.getFunction() == AttentionFunction::Softmax),
+        dout(k.read(op.getDout(), View::Rows)),
         q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
-        values(k.read(op.getV(), View::Rows)), count(k.read(op.getCount())),
-        lse(k.read(op.getLse(), View::Rows)),
-        delta(k.read(deltaTensor, View::Rows)),
+        values(k.read(op.getV(), View::Rows)), count(readCount(k, op)),
+        lse(softmax ? k.read(op.getLse(), View::Rows) : Value()),
+        delta(softmax ? k.read(deltaTensor, View::Rows) : Value()),
+        positions(readPositions(k, op)),
         dk(k.write(op.getDk().getType(), View::Rows)),
-        dv(k.write(op.getDv().getType(), View::Rows)), block(k, shape, count) {}
+        dv(k.write(op.getDv().getType(), View::Rows)),
+        block(k, shape, count, positions) {}
 
   void emit() {
     keyPanels = block.transposedPanels(k, shape.keyWidth);
@@ -235,23 +260,33 @@ private:
     SmallVector<Value> sums = block.scoreTile(k, queryRows, query, queryCount,
                                               shape.keyWidth, keyPanels, panel);
     for (int64_t i = 0; i < block.tile.rows; ++i) {
-      Value lseOf = k.splat(k.loadScalar(lse, {token(i), block.head}));
+      Value lseOf = softmax ? k.splat(k.loadScalar(lse, {token(i), block.head}))
+                            : Value();
       for (int64_t j = 0; j < vectors; ++j) {
         Value seen =
             block.lanesUpTo(k, j, k.sub(k.add(query, k.index(i)), first));
-        k.store(
-            k.select(seen, k.exp(k.sub(sums[i * vectors + j], lseOf)), zeros),
-            weights, at(i, j));
+        Value score = sums[i * vectors + j];
+        Value weight =
+            softmax ? k.exp(k.sub(score, lseOf)) : laplaceWeight(k, score);
+        k.store(k.select(seen, weight, zeros), weights, at(i, j));
+        if (!softmax)
+          k.store(k.select(seen, laplaceDerivative(k, score), zeros), scores,
+                  at(i, j));
       }
     }
     sums = block.scoreTile(k, gradientRows, query, queryCount, shape.valueWidth,
                            valuePanels, panel);
     for (int64_t i = 0; i < block.tile.rows; ++i) {
-      Value deltaOf = k.splat(k.loadScalar(delta, {token(i), block.head}));
-      for (int64_t j = 0; j < vectors; ++j)
-        k.store(k.mul(k.load(weights, at(i, j)),
-                      k.sub(sums[i * vectors + j], deltaOf)),
+      Value deltaOf = softmax
+                          ? k.splat(k.loadScalar(delta, {token(i), block.head}))
+                          : Value();
+      for (int64_t j = 0; j < vectors; ++j) {
+        Value dweight = sums[i * vectors + j];
+        k.store(softmax
+                    ? k.mul(k.load(weights, at(i, j)), k.sub(dweight, deltaOf))
+                    : k.mul(k.load(scores, at(i, j)), dweight),
                 scores, at(i, j));
+      }
     }
   }
 
@@ -282,7 +317,8 @@ private:
 
   KernelBuilder &k;
   const AttentionShape &shape;
-  Value dout, q, keys, values, count, lse, delta, dk, dv;
+  bool softmax;
+  Value dout, q, keys, values, count, lse, delta, positions, dk, dv;
   AttentionBlock block;
   /// Scratch: transposed rows of k and v, P and dS.
   Value keyPanels, valuePanels, weights, scores;
@@ -311,7 +347,8 @@ struct ChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
                        shape.bytes(tokens * (3.0 * z + 2.0 * v)));
 
     KernelBuilder keys(rewriter, options, op, "chunk_attention_grad_kv");
-    KeyGradKernel(keys, op, results[1], shape).emit();
+    const bool softmax = op.getFunction() == AttentionFunction::Softmax;
+    KeyGradKernel(keys, op, softmax ? results[1] : Value(), shape).emit();
     SmallVector<Value> ofKeys =
         keys.finish(grid, 2.0 * pairs * (2.0 * z + 2.0 * v),
                     shape.bytes(tokens * (3.0 * z + 3.0 * v)));

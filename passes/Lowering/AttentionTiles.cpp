@@ -1,5 +1,6 @@
 #include "passes/Lowering/AttentionTiles.h"
 #include "llvm/Support/MathExtras.h"
+#include <cmath>
 
 namespace mlir::megalodon {
 
@@ -60,9 +61,10 @@ Grid AttentionBlock::grid(const AttentionShape &shape,
 }
 
 AttentionBlock::AttentionBlock(KernelBuilder &k, const AttentionShape &shape,
-                               Value count)
+                               Value count, Value positions)
     : shape(shape), tile(TileShape::of(k.getOptions())),
-      lanes(k.lanes(shape.element)), panelWidth(tile.vectors * lanes) {
+      lanes(k.lanes(shape.element)), panelWidth(tile.vectors * lanes),
+      documents(k, positions) {
   const int64_t blockTokens = tokens(shape, k.getOptions());
   panels = blockTokens / panelWidth;
   length = k.length();
@@ -73,6 +75,9 @@ AttentionBlock::AttentionBlock(KernelBuilder &k, const AttentionShape &shape,
   begin = k.mul(k.rem(rest, blocks), k.index(blockTokens));
   end = k.min(length, k.add(begin, k.index(blockTokens)));
   tokenBase = k.mul(row, length);
+  documents.setRow(row);
+  if (documents)
+    return;
   Value seen = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
                                           k.loadScalar(count, {row}));
   position = k.rem(seen, k.index(shape.chunk));
@@ -80,6 +85,8 @@ AttentionBlock::AttentionBlock(KernelBuilder &k, const AttentionShape &shape,
 
 void AttentionBlock::forSegments(
     KernelBuilder &k, function_ref<void(const Segment &)> body) const {
+  if (documents)
+    return forDocumentSegments(k, body);
   Value size = k.index(shape.chunk), one = k.index(1), zero = k.index(0);
   Value first = k.div(k.add(position, begin), size);
   Value last = k.div(k.sub(k.add(position, end), one), size);
@@ -93,6 +100,53 @@ void AttentionBlock::forSegments(
     segment.end = k.min(end, segment.chunkEnd);
     segment.cached = k.select(isOpen, position, zero);
     body(segment);
+  });
+}
+
+/// The first token from `from` to `to` at which a document begins, else `to`;
+/// there is a token before `from`.
+static Value nextDocument(KernelBuilder &k, PackedDocuments &documents,
+                          Value from, Value to) {
+  Value one = k.index(1), zero = k.index(0), last = k.sub(to, one);
+  auto loop = scf::WhileOp::create(k.b, TypeRange{from.getType()}, from);
+  OpBuilder::InsertionGuard guard(k.b);
+  Value token =
+      k.b.createBlock(&loop.getBefore(), {}, from.getType(), k.b.getLoc())
+          ->getArgument(0);
+  Value continues =
+      arith::CmpIOp::create(k.b, arith::CmpIPredicate::ne,
+                            documents.position(k.min(token, last)), zero);
+  scf::ConditionOp::create(
+      k.b, arith::AndIOp::create(k.b, k.less(token, to), continues), token);
+  token = k.b.createBlock(&loop.getAfter(), {}, from.getType(), k.b.getLoc())
+              ->getArgument(0);
+  scf::YieldOp::create(k.b, k.add(token, one));
+  return loop.getResult(0);
+}
+
+void AttentionBlock::forDocumentSegments(
+    KernelBuilder &k, function_ref<void(const Segment &)> body) const {
+  Value size = k.index(shape.chunk), one = k.index(1), zero = k.index(0);
+  auto equal = [&](Value x, Value y) -> Value {
+    return arith::CmpIOp::create(k.b, arith::CmpIPredicate::eq, x, y);
+  };
+  k.loop(begin, end, 1, [&](Value token) {
+    Value place = k.rem(documents.position(token), size);
+    Value isFirst =
+        arith::OrIOp::create(k.b, equal(token, begin), equal(place, zero));
+    k.when(isFirst, [&] {
+      Value own = k.min(place, token);
+      Segment segment;
+      segment.chunkBegin = k.sub(token, own);
+      segment.cached = k.sub(place, own);
+      // A chunk ends when it is full, or where the next document begins.
+      segment.chunkEnd =
+          nextDocument(k, documents, k.add(token, one),
+                       k.min(length, k.sub(k.add(token, size), place)));
+      segment.begin = token;
+      segment.end = k.min(end, segment.chunkEnd);
+      body(segment);
+    });
   });
 }
 
@@ -209,6 +263,25 @@ AttentionBlock::packCachedThenOwn(KernelBuilder &k, const MatrixView &cache,
     packRows(k, vectors, own, k.sub(split, cached), k.sub(count, fromCache),
              column, columnEnd, panel, fromCache, zero);
   };
+}
+
+// With mu and sigma as described, (s - mu) / (sigma sqrt(2)) is
+// sqrt(2 pi) s - sqrt(pi), and 1 / (sigma sqrt(2 pi)) is sqrt(2).
+static Value laplaceArgument(KernelBuilder &k, Value score) {
+  return k.fma(score, k.constant(-std::sqrt(2 * M_PI), score.getType()),
+               k.constant(std::sqrt(M_PI), score.getType()));
+}
+
+Value laplaceWeight(KernelBuilder &k, Value score) {
+  // Not 1 + erf: small weights keep their digits.
+  return k.mul(k.constant(0.5, score.getType()),
+               math::ErfcOp::create(k.b, laplaceArgument(k, score)));
+}
+
+Value laplaceDerivative(KernelBuilder &k, Value score) {
+  Value x = laplaceArgument(k, score), minus = arith::NegFOp::create(k.b, x);
+  return k.mul(k.constant(std::sqrt(2.0), score.getType()),
+               k.exp(k.mul(minus, x)));
 }
 
 } // namespace mlir::megalodon

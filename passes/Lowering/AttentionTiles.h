@@ -1,7 +1,8 @@
 // What the kernels of chunk attention and of its gradient share: which tokens
-// see which, and tiles of scores.
+// see which, tiles of scores, and the weights that are no softmax.
 #pragma once
 #include "dialect/Megalodon/Megalodon.h"
+#include "passes/Lowering/PackedDocuments.h"
 #include "passes/Lowering/TileProduct.h"
 
 namespace mlir::megalodon {
@@ -45,20 +46,23 @@ struct AttentionBlock {
   const AttentionShape &shape;
   TileShape tile;
   int64_t lanes, panelWidth, panels;
-  Value row, head, position, length;
+  Value row, head, length;
   Value begin, end;
   /// Index of the row's first token in a Rows view.
   Value tokenBase;
 
-  /// Decodes the workgroup number. `count` is the kernel's view of the op's
-  /// operand.
-  AttentionBlock(KernelBuilder &k, const AttentionShape &shape, Value count);
+  /// Decodes the workgroup number. `count` and `positions` are the kernel's
+  /// views of the op's operands; where the latter is given, the former is not
+  /// read and may be null.
+  AttentionBlock(KernelBuilder &k, const AttentionShape &shape, Value count,
+                 Value positions);
 
   static int64_t tokens(const AttentionShape &shape,
                         const LoweringOptions &options);
   static Grid grid(const AttentionShape &shape, const LoweringOptions &options);
 
-  /// Runs the body for each chunk the block touches.
+  /// Runs the body for each chunk the block touches. The chunks of packed
+  /// documents begin anywhere; without documents they follow from `count`.
   void forSegments(KernelBuilder &k,
                    function_ref<void(const Segment &)> body) const;
   /// The columns of this workgroup's head (of queries), or of the head of
@@ -94,6 +98,25 @@ struct AttentionBlock {
   std::function<void(Value, Value, Value, Value)>
   packCachedThenOwn(KernelBuilder &k, const MatrixView &cache,
                     const MatrixView &own, Value cached, int64_t width) const;
+
+private:
+  void forDocumentSegments(KernelBuilder &k,
+                           function_ref<void(const Segment &)> body) const;
+
+  /// The position in its chunk at which the call begins, without documents.
+  Value position;
+  mutable PackedDocuments documents;
 };
+
+/// The Laplace weight of a score, and its derivative (chunk_attention's
+/// description).
+Value laplaceWeight(KernelBuilder &k, Value score);
+Value laplaceDerivative(KernelBuilder &k, Value score);
+
+/// Kernel's view of an op's count where it says where tokens stand: positions
+/// do it alone.
+template <typename Op> Value readCount(KernelBuilder &k, Op op) {
+  return op.getPositions() ? Value() : k.read(op.getCount());
+}
 
 } // namespace mlir::megalodon

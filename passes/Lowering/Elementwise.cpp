@@ -222,7 +222,11 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
     KernelBuilder k(rewriter, options, op, "rotary");
     k.ownsRows();
     Type f64 = k.b.getF64Type();
-    Value x = k.read(op.getX(), View::Rows), count = k.read(op.getCount()),
+    // Where positions are given, they alone say where tokens stand.
+    Value positions =
+        op.getPositions() ? k.read(op.getPositions(), View::Rows) : Value();
+    Value x = k.read(op.getX(), View::Rows),
+          count = positions ? Value() : k.read(op.getCount()),
           y = k.write(type, View::Rows);
 
     // Column i of a head turns by pos * frequency(i). Cosines and sines of the
@@ -299,8 +303,11 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
            [&](Value t, ValueRange carried) -> SmallVector<Value> {
              Value seen = arith::IndexCastOp::create(
                  k.b, k.b.getIndexType(),
-                 k.loadScalar(count, {k.div(t, length)}));
-             Value position = k.rem(k.add(seen, k.rem(t, length)), chunkLength);
+                 positions ? k.loadScalar(positions, {t})
+                           : k.loadScalar(count, {k.div(t, length)}));
+             if (!positions)
+               seen = k.add(seen, k.rem(t, length));
+             Value position = k.rem(seen, chunkLength);
              Value follows = arith::CmpIOp::create(
                  k.b, arith::CmpIPredicate::eq, position, carried[0]);
              k.when(follows, advance,

@@ -22,6 +22,8 @@ def attribute_text(value):
         return f"{value:.17e} : f64"
     if isinstance(value, int):
         return f"{value} : i64"
+    if isinstance(value, str):
+        return value  # an attribute as IR spells it
     return "array<i32: " + ", ".join(map(str, value)) + ">"
 
 

@@ -5,7 +5,7 @@
 
 A mechanism is disabled in the IR between --compile-to=optimize and --compile-from=optimize (a rotation by position 0, a state that a
 call hands on as it got it), in the state a call is given, or by a chunk so long that the boundary in question is none. Every case is
-first run undisturbed, when it must agree with the reference.
+first run undisturbed, when it must agree with the reference. Of attention over packed documents, a border is moved by one token.
 """
 import argparse
 import re
@@ -15,8 +15,10 @@ import numpy as np
 
 import tools  # sets the path of the reference  # isort: skip
 import megalodon as ref
+import op_cases
 from model import greedy
 from model_cases import Model, sizes, typed, with_far_rows
+from ops import Case, write_module
 from report import Report
 
 AGREES, DIFFERS = 1e-9, 1e-6
@@ -172,6 +174,30 @@ class Mutations:
         self.report.add("generate", f"longer chunks: {different} of {GENERATED_TOKENS} tokens differ", None, different > 0)
 
 
+    def borders(self):
+        """Attention over packed documents: with one of them a token later, its row's outputs and gradients must differ."""
+        op, rng = op_cases.ChunkAttention(), np.random.default_rng(5)
+        attributes, inputs = next(case[1:] for case in op.random(rng) if case[0] == "wide_packed")
+        want = op.reference(inputs, attributes)["y"]
+        case = Case("borders", op, attributes, inputs, {"y": want}, {"y": rng.normal(size=want.shape)}, dict.fromkeys("qkv"))
+        text, tensors, _ = write_module(case, "f64")
+        plan = self.runner.compile_module("borders", text)
+        right = self.runner.invoke(plan, "test", tensors)
+        self.expect("borders", "undisturbed", right["y"], want, False)
+        moved = tensors["positions"].copy()
+        row, at = next((row, at) for row, at in np.argwhere(moved[:, :-1] == 0) if at > 0 and moved[row, at + 1] == 1)
+        moved[row, at] = moved[row, at - 1] + 1
+        end = at + 1
+        while end < moved.shape[1] and moved[row, end] > 0:
+            moved[row, end] -= 1
+            end += 1
+        wrong = self.runner.invoke(plan, "test", {**tensors, "positions": moved})
+        for name in ("y", "grad.q", "grad.k", "grad.v"):
+            self.expect("borders", f"moved: {name}", wrong[name][row], right[name][row], True)
+            others = np.arange(len(moved)) != row
+            self.expect("borders", f"moved: {name} of other rows", wrong[name][others], right[name][others], False)
+
+
 def states(out):
     return {name: value for name, value in out.items() if name.startswith("state.")}
 
@@ -186,7 +212,7 @@ def main():
     tools.add_arguments(parser)
     args = parser.parse_args()
     mutations = Mutations(args)
-    for entry in ("forward", "grad", "generate"):
+    for entry in ("forward", "grad", "generate", "borders"):
         if args.only in entry:
             try:
                 getattr(mutations, entry)()

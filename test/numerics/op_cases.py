@@ -347,20 +347,23 @@ class Rotary(Op):
             yield label, {"heads": heads, "base": 1e4, "chunk": chunk}, inputs
             if label == "prime":
                 yield label + "_scaled", {"heads": heads, "base": 1e4, "chunk": chunk, "scale": 0.3}, inputs
+            if label in ("prime", "wide"):
+                yield label + "_packed", {"heads": heads, "base": 1e4, "chunk": chunk}, {**inputs, "positions": packed_positions(rng, B, L, 9)}
 
     def reference(self, v, a):
-        positions = ref.chunk_positions(v["count"], v["x"].shape[-2], a["chunk"])
+        positions = v["positions"] % a["chunk"] if "positions" in v else ref.chunk_positions(v["count"], v["x"].shape[-2], a["chunk"])
         return {"y": merge_heads(ref.rotary(split_heads(v["x"], a["heads"]), positions, a["base"])) * a.get("scale", 1.0)}
 
     def build(self, f, v, a, cot):
-        x, count = v["x"], v["count"]
-        y = f.op("rotary", [x, count], [of(x)], **a)
-        return {"y": y}, cot and {"x": f.op("rotary", [cot["y"], count], [of(x)], inverse=True, **a)}
+        x, count, positions = v["x"], v["count"], v.get("positions")
+        y = f.op("rotary", [x, count, positions], [of(x)], **a)
+        return {"y": y}, cot and {"x": f.op("rotary", [cot["y"], count, positions], [of(x)], inverse=True, **a)}
 
 
 class ChunkAttention(Op):
     """With `base` the queries and keys are rotated first; the caches hold rotated keys either way. `groups` is the number of heads that
-    keys and values have, where it is not that of the queries."""
+    keys and values have, where it is not that of the queries. With `laplace` weights are no softmax; with `positions` the documents of a row
+    attend apart."""
     states, differentiable, cotangents, narrow = ("cache_k", "cache_v", "count"), ("q", "k", "v"), ("y",), True
 
     def random(self, rng):
@@ -382,8 +385,51 @@ class ChunkAttention(Op):
                 heads, groups = GROUPED[label] * heads, heads
                 inputs["q"] = rng.normal(size=(B, L, heads * dz))
                 yield label + "_grouped", {"heads": heads, "groups": groups}, {**inputs, "count": count}
+        yield from self.laplace_cases(rng)
+        yield from self.packed_cases(rng)
+
+    def drawn(self, rng, B, L, heads, dz, dv, chunk):
+        """Inputs with keys and queries small enough for Laplace weights between 0 and 1."""
+        widths = {"q": dz, "k": dz, "v": dv}
+        inputs = {name: rng.normal(size=(B, L, heads * width)) / (width if name != "v" else 1) ** 0.25 for name, width in widths.items()}
+        inputs.update({"cache_" + name: rng.normal(size=(B, chunk, heads * widths[name])) for name in ("k", "v")})
+        return {**inputs, "count": rng.integers(0, 5 * chunk, B)}
+
+    def laplace_cases(self, rng):
+        for label, shape in {"one": (1, 1, 1, 2, 1, 4), "prime": (3, 7, 1, 10, 13, 5), "wide": (2, 37, 2, 18, 35, 16), "decode": (5, 1, 2, 8, 16, 8),
+                             "tiles": (1, 90, 1, 4, 10, 70)}.items():
+            yield label + "_laplace", {"heads": shape[2], "laplace": True}, self.drawn(rng, *shape)
+        # Scores far below the mean: all weights are small, and compared relative to their own size.
+        inputs = self.drawn(rng, 2, 21, 1, 4, 5, 8)
+        inputs.update(q=rng.uniform(0.3, 0.6, inputs["q"].shape), k=-rng.uniform(0.4, 0.6, inputs["k"].shape),
+                      cache_k=-rng.uniform(0.4, 0.6, inputs["cache_k"].shape))
+        yield "tail_laplace", {"heads": 1, "laplace": True}, inputs
+        inputs = self.drawn(rng, 2, 19, 2, 6, 9, 8)
+        yield "grouped_laplace", {"heads": 4, "groups": 2, "laplace": True}, {**inputs, "q": rng.normal(size=(2, 19, 24))}
+
+    def packed_cases(self, rng):
+        # Documents shorter and longer than a chunk, of one token, longer than the call, and with a first one that goes on from the cache.
+        for label, *shape, most in (("one", 1, 1, 1, 2, 1, 4, 1), ("prime", 3, 7, 1, 10, 13, 5, 4), ("wide", 2, 37, 2, 18, 35, 16, 30),
+                                    ("tokens", 2, 23, 1, 6, 5, 8, 1), ("long", 2, 150, 1, 4, 10, 33, 90), ("call", 2, 40, 1, 6, 7, 64, 400),
+                                    ("block", 1, 190, 1, 8, 9, 128, 150), ("decode", 5, 1, 2, 8, 16, 8, 1)):
+            inputs = self.drawn(rng, *shape)
+            positions = packed_positions(rng, *shape[:2], most, inputs["count"])
+            if len(positions) > 1:  # a row that begins with a document
+                first = np.cumprod(positions[0] > 0).astype(bool)
+                positions[0, first] -= positions[0, 0]
+            inputs["positions"] = positions
+            for name, far in (("cache_k", 1e3), ("cache_v", -1e3)):
+                for row, start in enumerate(inputs["count"] % shape[-1]):
+                    inputs[name][row, start if positions[row, 0] else 0:] = far
+            yield label + "_packed", {"heads": shape[2]}, inputs
+            if label == "prime":
+                yield label + "_packed_rotary", {"heads": shape[2], "base": 1e4}, inputs
+            if label == "wide":
+                yield label + "_packed_laplace", {"heads": shape[2], "laplace": True}, inputs
 
     def reference(self, v, a):
+        if "positions" in v:
+            return self.packed_reference(v, a)
         chunk, heads = v["cache_k"].shape[-2], a["heads"]
         groups = a.get("groups", heads)
         q, (k, value, cache_k, cache_v) = split_heads(v["q"], heads), (split_heads(v[name], groups) for name in ("k", "v", "cache_k", "cache_v"))
@@ -391,29 +437,47 @@ class ChunkAttention(Op):
             positions = ref.chunk_positions(v["count"], q.shape[-3], chunk)
             q, k = (ref.rotary(x, positions, a["base"]) for x in (q, k))
         shared = (np.repeat(x, heads // groups, -2) for x in (k, value, cache_k, cache_v))
-        return {"y": merge_heads(ref.chunk_attention(q, *shared, v["count"], chunk)),
+        weigh = ref.laplace if a.get("laplace") else ref.softmax
+        return {"y": merge_heads(ref.chunk_attention(q, *shared, v["count"], chunk, weigh)),
                 "new_k": merge_heads(ref.cache_append(cache_k, k, v["count"], chunk)),
                 "new_v": merge_heads(ref.cache_append(cache_v, value, v["count"], chunk))}
 
+    def packed_reference(self, v, a):
+        """Every document by itself; the first of a row from the row's cache."""
+        ends, y = {}, []
+        for row, first, end in runs_of_documents(v["positions"]):
+            own = {name: v[name][..., row:row + 1, first:end, :] for name in ("q", "k", "v")}
+            own.update({name: v[name][..., row:row + 1, :, :] for name in ("cache_k", "cache_v")})
+            ends[row] = self.reference({**own, "count": v["positions"][row:row + 1, first]}, a)
+            y.append((row, ends[row].pop("y")))
+        rows = [np.concatenate([part for of, part in y if of == row], -2) for row in ends]
+        return {"y": np.concatenate(rows, -3),
+                **{name: np.concatenate([end[name] for end in ends.values()], -3) for name in ("new_k", "new_v")}}
+
     def comparable(self, name, value, inputs, attributes):
-        return open_rows(value, inputs["count"] + inputs["q"].shape[1]) if name.startswith("new_") else value
+        after = inputs["positions"][:, -1] + 1 if "positions" in inputs else inputs["count"] + inputs["q"].shape[1]
+        return open_rows(value, after) if name.startswith("new_") else value
 
     def build(self, f, v, a, cot):
+        positions, softmax = v.get("positions"), not a.get("laplace")
+        function = {} if softmax else {"function": "#megalodon.attention_function<laplace>"}
         q, k, value, cache_k, cache_v, count = (v[name] for name in ("q", "k", "v", "cache_k", "cache_v", "count"))
-        rotary = lambda x, **options: f.op("rotary", [x, count], [of(x)], heads=a["heads"], base=a["base"], chunk=cache_k.shape[1],
+        rotary = lambda x, **options: f.op("rotary", [x, count, positions], [of(x)], heads=a["heads"], base=a["base"], chunk=cache_k.shape[1],
                                            **options) if "base" in a else x
         q, k = rotary(q), rotary(k)
         lse = (q.shape[:2] + (a["heads"],), "f32" if f.precision == "bf16" else f.precision)
         heads, groups = a["heads"], a.get("groups", a["heads"])
         ungrouped = (value.shape[:2] + (value.shape[2] * heads // groups,), value.element)
-        y, lse = f.op("chunk_attention", [q, k, value, cache_k, cache_v, count], [ungrouped, lse], heads=heads)
+        y, lse = f.op("chunk_attention", [q, k, value, cache_k, cache_v, count, positions], [ungrouped, lse if softmax else None],
+                      heads=heads, **function)
         outputs = {"y": y}
         if not cot:
-            outputs["new_k"] = f.op("cache_append", [cache_k, k, count], [of(cache_k)])
-            outputs["new_v"] = f.op("cache_append", [cache_v, value, count], [of(cache_v)])
+            outputs["new_k"] = f.op("cache_append", [cache_k, k, count, positions], [of(cache_k)])
+            outputs["new_v"] = f.op("cache_append", [cache_v, value, count, positions], [of(cache_v)])
             return outputs, None
-        dq, dk, dv = f.op("chunk_attention_grad", [cot["y"], q, k, value, cache_k, cache_v, count, y, lse], [of(q), of(q), ungrouped],
-                          heads=heads)
+        dq, dk, dv = f.op("chunk_attention_grad", [cot["y"], q, k, value, cache_k, cache_v, count, *([y, lse] if softmax else ()), positions],
+                          [of(q), of(q), ungrouped], operand_groups=[1] * 7 + [int(softmax)] * 2 + [int(positions is not None)],
+                          heads=heads, **function)
         if groups != heads:
             dk, dv = (f.op("sum_head_groups", [x], [of(whole)], heads=heads, groups=groups) for x, whole in ((dk, k), (dv, value)))
         return outputs, {"q": rotary(dq, inverse=True), "k": rotary(dk, inverse=True), "v": dv}

@@ -86,7 +86,7 @@ def random_cases(name, precision, with_gradients):
         wanted = op.with_gradient(inputs) if with_gradients else []
         gradients = {key: sampled_gradient(op, attributes, inputs, cotangents, key, f"{name}/{label}") for key in wanted}
         yield Case(f"{name}/{label}", op, attributes, inputs, outputs, cotangents if wanted else None, gradients)
-        if label in ("prime", "wide", "prime_packed", "wide_packed") and not op.exact:
+        if label in ("prime", "wide", "prime_packed", "wide_packed", "prime_laplace") and not op.exact:
             yield Case(f"{name}/{label}_short", op, attributes, inputs, outputs, slack=(2, 5))
 
 
@@ -265,8 +265,8 @@ def main():
         for case in all_cases(precision, not args.no_gradients):
             if args.only and not re.search(args.only, case.name) or precision == "bf16" and not case.op.narrow:
                 continue
-            if "positions" in case.inputs and "--target=cuda" in args.opt_arg:
-                continue  # packed documents are lowered for the cpu only
+            if ("positions" in case.inputs or "laplace" in case.attributes) and "--target=cuda" in args.opt_arg:
+                continue  # packed documents and Laplace attention are lowered for the cpu only
             if args.list:
                 print(case.name)
                 continue

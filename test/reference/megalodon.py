@@ -7,6 +7,7 @@ Names and shapes are those of the checkpoint and of the entries: parameters `lay
 Notation: B rows, L tokens of the call, D model_dim, N cema_ndim, G norm groups, H heads, Z z_dim, V value_dim, C chunk_size.
 """
 import dataclasses
+import math
 
 import numpy as np
 
@@ -189,7 +190,18 @@ def chunk_positions(count, length, chunk):
     return (count[:, None] + np.arange(length)) % chunk
 
 
-def chunk_attention(q, k, v, k_cache, v_cache, count, chunk):
+def softmax(scores):
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def laplace(scores):
+    """The attention function of MEGA (arXiv 2209.10655): a normal distribution's; its tail is a complement of erf, which keeps digits."""
+    mean, deviation = np.sqrt(0.5), np.sqrt(0.25 / np.pi)
+    return 0.5 * np.vectorize(math.erfc, otypes=[float])((mean - scores) / (deviation * np.sqrt(2)))
+
+
+def chunk_attention(q, k, v, k_cache, v_cache, count, chunk, weigh=softmax):
     """q, k [..., B, L, H, dz] rotated, v [..., B, L, H, dv]; caches [..., B, C, H, d] hold count mod C rows of the open chunk.
 
     A token sees the tokens of its own chunk up to itself, whether they came with this call or with an earlier one.
@@ -202,9 +214,7 @@ def chunk_attention(q, k, v, k_cache, v_cache, count, chunk):
         key_position = np.arange(keys.shape[-3])
         visible = (key_position <= position[:, None]) & (key_position // chunk == position[:, None] // chunk)
         scores = np.where(visible, np.einsum("...qhd,...khd->...hqk", row_q, keys), -np.inf)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
-        rows.append(np.einsum("...hqk,...khd->...qhd", weights, values))
+        rows.append(np.einsum("...hqk,...khd->...qhd", weigh(scores), values))
     return np.stack(rows, -4)
 
 

@@ -805,7 +805,7 @@ func.func @chunk_attention_grad(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c
 // chunk_attention_grad C3
 func.func @chunk_attention_grad(%a: tensor<2x8x8xf32>, %b: tensor<2x8x8xf32>, %c: tensor<2x8x12xf32>, %d: tensor<2x4x8xf32>, %e: tensor<2x4x12xf32>, %f: tensor<2xi64>, %g: tensor<2x8x2xf32>, %h: tensor<1x8xi64>) {
   // expected-error@+1 {{positions: expected [2, 8], got [1, 8]}}
-  %r:3 = megalodon.chunk_attention_grad %c, %a, %b, %c cache(%d, %e) at %f positions(%h) saved(%c, %g) {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<1x8xi64>, tensor<2x8x12xf32>, tensor<2x8x2xf32>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
+  %r:3 = megalodon.chunk_attention_grad %c, %a, %b, %c cache(%d, %e) at %f positions(%h) saved(%c, %g) {heads = 2 : i64} : (tensor<2x8x12xf32>, tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>, tensor<2x4x8xf32>, tensor<2x4x12xf32>, tensor<2xi64>, tensor<2x8x12xf32>, tensor<2x8x2xf32>, tensor<1x8xi64>) -> (tensor<2x8x8xf32>, tensor<2x8x8xf32>, tensor<2x8x12xf32>)
   return
 }
 
