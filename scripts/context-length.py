@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Perplexity by length of context on one long real text, from 4,096 to 1,048,576 tokens: docs/comparison.md.
 
-    scripts/context-length.py [--steps 1600] [--config models/megalodon-tiny.json] [--weights RUN] [--out context-out]
+    scripts/context-length.py [--steps 3200] [--config models/megalodon-tiny.json] [--weights RUN] [--out context-out]
 
 Trains a small model on the front of the text, in stream order with carried state, and scores the held-out end of it once for each length n,
 with the state forgotten after every n tokens: all lengths score the same tokens, each with at most n tokens before it. Writes perplexity.svg,
@@ -29,7 +29,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=pathlib.Path, help="model config instead of the small one of this script")
     parser.add_argument("--weights", type=pathlib.Path, help="weights for --config, trained before; nothing is trained then")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--rows", type=int, default=2)
     parser.add_argument("--length", type=int, default=1024, help="tokens of a row in a training step")
     parser.add_argument("--lr", type=float, default=4e-3)
