@@ -1,5 +1,6 @@
 // The table of all evaluation functions.
 #include "dialect/Interpreter/Evaluation.h"
+#include "dialect/Interpreter/Mega.h"
 
 using namespace mlir;
 using namespace mlir::megalodon::interpreter;
@@ -11,6 +12,7 @@ Evaluations::Evaluations() {
   addTimestepNorm(*this);
   addCema(*this);
   addAttention(*this);
+  addMega(*this);
   addLoss(*this);
   addOptimizer(*this);
   addLayouts(*this);

@@ -1,6 +1,6 @@
 // Vector-Jacobian products of the forward ops. Each builds the gradient op that
 // MegalodonGradientOps.td pairs with its forward op and hands out its results.
-#include "dialect/Megalodon/Megalodon.h"
+#include "dialect/Megalodon/Mega.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 
 using namespace mlir;
@@ -270,6 +270,55 @@ void TwoHopResidualOp::buildVectorJacobianProduct(
       forward(getBranch()), forward(getAlpha()));
   operands[1] = grad.getDbranch();
   operands[2] = grad.getDalpha();
+}
+
+void EmaCoefficientsOp::buildVectorJacobianProduct(
+    OpBuilder &builder, ValueRange results, Forward forward,
+    const llvm::SmallBitVector &wanted, MutableArrayRef<Value> operands) {
+  if (!results[0] && !results[1] && !results[2])
+    return;
+  auto grad = EmaCoefficientsGradOp::create(
+      builder, getLoc(), getAlpha().getType(), getDelta().getType(),
+      getBeta().getType(), getGamma().getType(),
+      orZeros(builder, getLoc(), results[0], getP().getType()),
+      orZeros(builder, getLoc(), results[1], getQ().getType()),
+      orZeros(builder, getLoc(), results[2], getG().getType()),
+      forward(getAlpha()), forward(getDelta()), forward(getBeta()));
+  for (auto [slot, cotangent] : llvm::zip_equal(operands, grad.getResults()))
+    slot = cotangent;
+}
+
+void MegaQKOp::buildVectorJacobianProduct(OpBuilder &builder,
+                                          ValueRange results, Forward forward,
+                                          const llvm::SmallBitVector &wanted,
+                                          MutableArrayRef<Value> operands) {
+  if (!results[0] && !results[1])
+    return;
+  auto grad = MegaQKGradOp::create(
+      builder, getLoc(), getZ().getType(), getGamma().getType(),
+      getBeta().getType(), getRelative().getType(),
+      orZeros(builder, getLoc(), results[0], getQ().getType()),
+      orZeros(builder, getLoc(), results[1], getK().getType()), forward(getZ()),
+      forward(getGamma()), forward(getCount()),
+      forwardOrNone(forward, getPositions()), getBaseAttr(), getChunkAttr(),
+      getPerKeyAttr());
+  // Not of count and positions.
+  for (auto [slot, cotangent] :
+       llvm::zip_equal(operands.take_front(4), grad.getResults()))
+    slot = cotangent;
+}
+
+void UpdateGateOp::buildVectorJacobianProduct(
+    OpBuilder &builder, ValueRange results, Forward forward,
+    const llvm::SmallBitVector &wanted, MutableArrayRef<Value> operands) {
+  if (!results[0])
+    return;
+  auto grad = UpdateGateGradOp::create(
+      builder, getLoc(), getX().getType(), getCandidate().getType(),
+      getGate().getType(), results[0], forward(getX()), forward(getCandidate()),
+      forward(getGate()));
+  for (auto [slot, cotangent] : llvm::zip_equal(operands, grad.getResults()))
+    slot = cotangent;
 }
 
 void CrossEntropyOp::buildVectorJacobianProduct(

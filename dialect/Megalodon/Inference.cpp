@@ -1,6 +1,6 @@
 // Shape inference of the megalodon dialect: result types as they follow from
 // the operands. The operands are taken to satisfy the op's constraints.
-#include "dialect/Megalodon/Megalodon.h"
+#include "dialect/Megalodon/Mega.h"
 
 using namespace mlir;
 using namespace mlir::megalodon;
@@ -158,6 +158,40 @@ INFER(MeanOp) {
 INFER(LossSumOp) {
   types.append({tensor({}, in.getNll()),
                 RankedTensorType::get({}, IntegerType::get(context, 64))});
+  return success();
+}
+
+//===-- MEGA --------------------------------------------------------------===//
+
+INFER(EmaCoefficientsOp) {
+  ArrayRef<int64_t> gamma = shapeOf(in.getGamma());
+  Type f64 = Float64Type::get(context);
+  Type complex = RankedTensorType::get({gamma[0], gamma[1], 2}, f64);
+  types.append({RankedTensorType::get(gamma, f64), complex, complex});
+  return success();
+}
+
+INFER(MegaQKOp) {
+  ArrayRef<int64_t> z = shapeOf(in.getZ());
+  types.append(2, tensor({z[0], z[1], 2 * z[2]}, in.getZ()));
+  return success();
+}
+
+INFER(EmaCoefficientsGradOp) {
+  types.append({in.getAlpha().getType(), in.getDelta().getType(),
+                in.getBeta().getType(),
+                tensor(shapeOf(in.getDp()), in.getAlpha())});
+  return success();
+}
+
+INFER(MegaQKGradOp) {
+  types.push_back(in.getZ().getType());
+  types.append(3, in.getGamma().getType());
+  return success();
+}
+
+INFER(UpdateGateGradOp) {
+  types.append(3, in.getX().getType());
   return success();
 }
 
@@ -416,6 +450,11 @@ COMPATIBLE(LastTokenOp)
 COMPATIBLE(CrossEntropyOp)
 COMPATIBLE(MeanOp)
 COMPATIBLE(LossSumOp)
+COMPATIBLE(EmaCoefficientsOp)
+COMPATIBLE(MegaQKOp)
+COMPATIBLE(EmaCoefficientsGradOp)
+COMPATIBLE(MegaQKGradOp)
+COMPATIBLE(UpdateGateGradOp)
 COMPATIBLE(LinearGradWeightOp)
 COMPATIBLE(LinearGradBiasOp)
 COMPATIBLE(TimestepNormGradOp)

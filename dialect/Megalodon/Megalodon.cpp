@@ -1,5 +1,5 @@
 // Registration of the megalodon dialect and the generated definitions.
-#include "dialect/Megalodon/Megalodon.h"
+#include "dialect/Megalodon/Mega.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/DialectImplementation.h"
@@ -23,6 +23,9 @@ void MegalodonDialect::initialize() {
   addOperations<
 #define GET_OP_LIST
 #include "dialect/Megalodon/MegalodonOps.cpp.inc"
+      ,
+#define GET_OP_LIST
+#include "dialect/Megalodon/MegaOps.cpp.inc"
       >();
 }
 
@@ -121,3 +124,6 @@ LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 
 #define GET_OP_CLASSES
 #include "dialect/Megalodon/MegalodonOps.cpp.inc"
+
+#define GET_OP_CLASSES
+#include "dialect/Megalodon/MegaOps.cpp.inc"

@@ -1,4 +1,4 @@
-// Every op of the dialect: what mlir-tblgen reads.
+// Every op of the dialect but MEGA's (MegaOps.td): what dialect/Megalodon/Megalodon.h declares.
 include "dialect/Megalodon/MegalodonOps.td"
 include "dialect/Megalodon/MegalodonGradientOps.td"
 include "dialect/Megalodon/MegalodonOptimizerOps.td"

@@ -75,12 +75,43 @@ void visitLlama(ConfigT &config, Visitor &&visit) {
   visit("optimizer", config.optimizer);
 }
 
+/// MEGA's fields, in MEGALODON's words where both have the same thing.
+template <typename ConfigT, typename Visitor>
+void visitMega(ConfigT &config, Visitor &&visit) {
+  visit("num_layers", config.numLayers);
+  visit("model_dim", config.modelDim);
+  visit("z_dim", config.zDim);
+  visit("value_dim", config.valueDim);
+  visit("ffn_hidden_dim", config.ffnHiddenDim);
+  visit("ema_ndim", config.cemaNdim);
+  visit("chunk_size", config.chunkSize);
+  visit("max_seq_len", config.maxSeqLen);
+  visit("attention_function", config.attentionFunction);
+  visit("rel_pos_bias", config.relativePositionBias);
+  visit("rope_base", config.ropeBase);
+  visit("norm_type", config.normType);
+  visit("norm_affine", config.normAffine);
+  visit("final_norm_affine", config.finalNormAffine);
+  visit("norm_eps", config.normEps);
+  visit("init_mode", config.initMode);
+  visit("vocab_size", config.vocabSize);
+  visit("scale_emb", config.scaleEmb);
+  visit("share_emb", config.shareEmb);
+  visit("dropout", config.dropout);
+  visit("hidden_dropout", config.hiddenDropout);
+  visit("attention_dropout", config.attentionDropout);
+  visit("layerwise_ckpt", config.layerwiseCkpt);
+  visit("optimizer", config.optimizer);
+}
+
 /// The model type decides which fields there are.
 template <typename ConfigT, typename Visitor>
 void visitConfig(ConfigT &config, Visitor &&visit) {
   visit("model_type", config.modelType);
   if (config.isLlama())
     visitLlama(config, visit);
+  else if (config.isMega())
+    visitMega(config, visit);
   else
     visitMegalodon(config, visit);
 }
@@ -92,6 +123,17 @@ void setLlamaDefaults(Config &config) {
   config.numHeads = 32;
   config.ffnHiddenDim = 11008;
   config.chunkSize = 4096;
+}
+
+/// What a MEGA has where its config says nothing: the original's model of
+/// enwik8.
+void setMegaDefaults(Config &config) {
+  config.numLayers = 12;
+  config.modelDim = 512;
+  config.zDim = 128;
+  config.valueDim = config.ffnHiddenDim = 1024;
+  config.initMode = "bert";
+  config.scaleEmb = config.shareEmb = true;
 }
 
 /// The shortest digits that read back to `value`.
@@ -269,9 +311,11 @@ public:
       : config(config), file(file), errors(errors), remarks(remarks) {}
 
   void run() {
-    oneOf("model_type", config.modelType, {"megalodon", "llama"});
+    oneOf("model_type", config.modelType, {"megalodon", "mega", "llama"});
     if (config.isLlama())
       checkLlama();
+    else if (config.isMega())
+      checkMega();
     else
       checkMegalodon();
 
@@ -305,6 +349,35 @@ private:
     initialisation();
     positive("norm_eps", config.normEps);
     positive("rope_base", config.ropeBase);
+  }
+
+  void checkMega() {
+    size("num_layers", config.numLayers);
+    size("model_dim", config.modelDim);
+    if (size("z_dim", config.zDim) && config.zDim % 2 != 0)
+      errors.expected("z_dim", "an even number of columns", Twine(config.zDim));
+    size("value_dim", config.valueDim);
+    size("ffn_hidden_dim", config.ffnHiddenDim);
+    size("ema_ndim", config.cemaNdim);
+    if (config.chunkSize == -1) {
+      size("max_seq_len", config.maxSeqLen);
+    } else if (size("chunk_size", config.chunkSize) && config.maxSeqLen != 0) {
+      errors.expected("max_seq_len",
+                      "no value beside chunk_size " + Twine(config.chunkSize),
+                      Twine(config.maxSeqLen) +
+                          "; full attention has chunk_size -1");
+    }
+    size("vocab_size", config.vocabSize);
+    oneOf("attention_function", config.attentionFunction,
+          {"softmax", "laplace"});
+    oneOf("rel_pos_bias", config.relativePositionBias, {"rotary"});
+    oneOf("norm_type", config.normType, {"layernorm", "rmsnorm"});
+    initialisation();
+    positive("norm_eps", config.normEps);
+    positive("rope_base", config.ropeBase);
+    noDropout("dropout", config.dropout);
+    noDropout("hidden_dropout", config.hiddenDropout);
+    noDropout("attention_dropout", config.attentionDropout);
   }
 
   void checkMegalodon() {
@@ -446,6 +519,8 @@ Expected<Config> megalodon::parseConfig(StringRef text, StringRef file,
   Config config;
   if (object->getString("model_type") == StringRef("llama"))
     setLlamaDefaults(config);
+  if (object->getString("model_type") == StringRef("mega"))
+    setMegaDefaults(config);
   Reader reader(*object, "", errors);
   visitConfig(config, reader);
   reader.refuseUnknown();

@@ -20,7 +20,7 @@ struct OptimizerConfig {
 };
 
 struct Config {
-  std::string modelType; ///< required: "megalodon" or "llama"
+  std::string modelType; ///< required: "megalodon", "mega" or "llama"
   int64_t numLayers = 8;
   int64_t modelDim = 1024;
   int64_t zDim = 256;
@@ -29,14 +29,20 @@ struct Config {
   int64_t keyHeads = -1; ///< llama; -1 until parsed: as many as heads
   int64_t ffnHiddenDim = 2048;
   int64_t cemaNdim = 16;
-  int64_t chunkSize = 2048; ///< llama: the capacity of the caches
+  int64_t chunkSize = 2048; ///< llama: the capacity of the caches; mega: -1
+                            ///< is full attention
+  int64_t maxSeqLen = 0;    ///< mega with full attention: the capacity
   std::string
       efficientAttn; ///< a choice of CUDA kernel in the original: ignored
   std::string initMode = "he";
   int64_t vocabSize = -1;  ///< required
   int64_t outputSize = -1; ///< -1 until parsed: the vocabulary's size
   int64_t normNumGroups = 32;
+  std::string normType = "layernorm"; ///< mega: or "rmsnorm"
   bool normAffine = true;
+  bool finalNormAffine = false;                ///< mega
+  std::string attentionFunction = "softmax";   ///< mega: or "laplace"
+  std::string relativePositionBias = "rotary"; ///< mega
   double normEps = 1e-5;
   double ropeBase = 10000;
   double dropout = 0;
@@ -50,6 +56,13 @@ struct Config {
   OptimizerConfig optimizer;
 
   bool isLlama() const { return modelType == "llama"; }
+  bool isMega() const { return modelType == "mega"; }
+  /// Keeps the keys of all tokens, so that a sequence has an end.
+  bool hasFullAttention() const { return isLlama() || maxSeqLen > 0; }
+  /// Tokens that the caches of keys and values have room for.
+  int64_t cacheCapacity() const {
+    return maxSeqLen > 0 ? maxSeqLen : chunkSize;
+  }
   int64_t headKeyDim() const { return zDim / numHeads; }
   int64_t headValueDim() const { return valueDim / numHeads; }
 };

@@ -86,8 +86,9 @@ Port Importer::countState(StringRef prefix, int64_t batch) {
 Port Importer::cacheState(StringRef prefix, StringRef name, int64_t batch,
                           int64_t heads, int64_t width) {
   Port port{join(prefix, name),
-            activation({batch, config.chunkSize, heads * width}), Role::State};
-  port.outsideShape = {batch, config.chunkSize, heads, width};
+            activation({batch, config.cacheCapacity(), heads * width}),
+            Role::State};
+  port.outsideShape = {batch, config.cacheCapacity(), heads, width};
   return port;
 }
 
@@ -298,8 +299,9 @@ namespace megalodon {
 OwningOpRef<ModuleOp> importConfig(MLIRContext &context, const Config &config,
                                    StringRef precision,
                                    ArrayRef<EntrySpec> entries) {
-  auto create =
-      config.isLlama() ? createLlamaImporter : createMegalodonImporter;
+  auto create = config.isLlama()  ? createLlamaImporter
+                : config.isMega() ? createMegaImporter
+                                  : createMegalodonImporter;
   return create(context, config, precision, entries)->run();
 }
 } // namespace megalodon

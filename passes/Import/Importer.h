@@ -70,7 +70,7 @@ protected:
   Port projection(StringRef name, int64_t outputs, int64_t inputs);
   /// The number of tokens each row has consumed.
   Port countState(StringRef prefix, int64_t batch);
-  /// A cache of `heads` heads, [batch, chunk_size, heads, width] outside.
+  /// A cache of `heads` heads, [batch, capacity, heads, width] outside.
   Port cacheState(StringRef prefix, StringRef name, int64_t batch,
                   int64_t heads, int64_t width);
   SmallVector<Port> modelParameters();
@@ -117,5 +117,9 @@ std::unique_ptr<Importer>
 createLlamaImporter(MLIRContext &context, const ::megalodon::Config &config,
                     StringRef precision,
                     ArrayRef<::megalodon::EntrySpec> entries);
+std::unique_ptr<Importer>
+createMegaImporter(MLIRContext &context, const ::megalodon::Config &config,
+                   StringRef precision,
+                   ArrayRef<::megalodon::EntrySpec> entries);
 
 } // namespace mlir::megalodon

@@ -1,5 +1,6 @@
-// Lowers megalodon.cema_coefficients and its gradient: elementwise over
-// (channel, state), everything in f64.
+// Lowers megalodon.cema_coefficients, ema_coefficients and their gradients:
+// elementwise over (channel, state), everything in f64.
+#include "dialect/Megalodon/Mega.h"
 #include "passes/Lowering/CemaKernel.h"
 #include <cmath>
 
@@ -227,10 +228,109 @@ struct CemaCoefficientsGradLowering : OpRewritePattern<CemaCoefficientsGradOp> {
   const LoweringOptions &options;
 };
 
+struct EmaCoefficientsLowering : OpRewritePattern<EmaCoefficientsOp> {
+  EmaCoefficientsLowering(MLIRContext *context, const LoweringOptions &options)
+      : OpRewritePattern(context), options(options) {}
+
+  LogicalResult matchAndRewrite(EmaCoefficientsOp op,
+                                PatternRewriter &rewriter) const override {
+    auto type = cast<RankedTensorType>(op.getP().getType());
+    int64_t channels = type.getDimSize(0), states = type.getDimSize(1);
+    KernelBuilder k(rewriter, options, op, "ema_coefficients");
+    CoefficientKernel kernel(k, channels, states);
+    Value alpha = k.read(op.getAlpha(), View::Flat),
+          delta = k.read(op.getDelta(), View::Flat),
+          beta = k.read(op.getBeta(), View::Flat),
+          gamma = k.read(op.getGamma(), View::Flat);
+    Value p = k.write(op.getP().getType(), View::Flat),
+          q = k.write(op.getQ().getType(), View::Flat),
+          g = k.write(op.getG().getType(), View::Flat);
+
+    Value one = k.constant(1, kernel.wide), zero = k.constant(0, kernel.wide),
+          scale = k.constant(1 / std::sqrt(double(states)), kernel.wide);
+    kernel.forChannels([&](Value channel) {
+      k.forLanes(states, kernel.f64, [&](Value state, Value mask) {
+        Value input = k.sigmoid(kernel.load(delta, channel, state, mask)),
+              damping = k.sigmoid(kernel.load(alpha, channel, state, mask));
+        kernel.store(k.mul(input, kernel.load(beta, channel, state, mask)), p,
+                     channel, state, mask);
+        kernel.storeComplex(k.sub(one, k.mul(input, damping)), zero, q, channel,
+                            state, mask);
+        kernel.storeComplex(
+            k.mul(kernel.load(gamma, channel, state, mask), scale), zero, g,
+            channel, state, mask);
+      });
+    });
+    // Two sigmoids, counted as 20 operations each.
+    rewriter.replaceOp(
+        op, k.finish({.factor = llvm::divideCeilSigned(channels, kChannels)},
+                     /*flops=*/44.0 * channels * states,
+                     bytesOf(op->getOperands()) + bytesOf(op->getResults())));
+    return success();
+  }
+
+  const LoweringOptions &options;
+};
+
+struct EmaCoefficientsGradLowering : OpRewritePattern<EmaCoefficientsGradOp> {
+  EmaCoefficientsGradLowering(MLIRContext *context,
+                              const LoweringOptions &options)
+      : OpRewritePattern(context), options(options) {}
+
+  LogicalResult matchAndRewrite(EmaCoefficientsGradOp op,
+                                PatternRewriter &rewriter) const override {
+    auto type = cast<RankedTensorType>(op.getDp().getType());
+    int64_t channels = type.getDimSize(0), states = type.getDimSize(1);
+    KernelBuilder k(rewriter, options, op, "ema_coefficients_grad");
+    CoefficientKernel kernel(k, channels, states);
+    Value dp = k.read(op.getDp(), View::Flat),
+          dq = k.read(op.getDq(), View::Flat),
+          dg = k.read(op.getDg(), View::Flat),
+          alpha = k.read(op.getAlpha(), View::Flat),
+          delta = k.read(op.getDelta(), View::Flat),
+          beta = k.read(op.getBeta(), View::Flat);
+    Value dalpha = k.write(op.getDalpha().getType(), View::Flat),
+          ddelta = k.write(op.getDdelta().getType(), View::Flat),
+          dbeta = k.write(op.getDbeta().getType(), View::Flat),
+          dgamma = k.write(op.getDgamma().getType(), View::Flat);
+
+    Value one = k.constant(1, kernel.wide),
+          scale = k.constant(1 / std::sqrt(double(states)), kernel.wide);
+    kernel.forChannels([&](Value channel) {
+      k.forLanes(states, kernel.f64, [&](Value state, Value mask) {
+        auto of = [&](Value flat) {
+          return kernel.load(flat, channel, state, mask);
+        };
+        auto set = [&](Value value, Value flat) {
+          kernel.store(value, flat, channel, state, mask);
+        };
+        Value a = k.sigmoid(of(alpha)), s = k.sigmoid(of(delta)), gain = of(dp);
+        Value decay = kernel.loadComplex(dq, channel, state, mask).first,
+              shrink = k.mul(a, decay);
+        set(k.mul(k.mul(s, k.sub(a, one)), shrink), dalpha);
+        set(k.mul(k.mul(s, k.sub(one, s)),
+                  k.sub(k.mul(of(beta), gain), shrink)),
+            ddelta);
+        set(k.mul(s, gain), dbeta);
+        set(k.mul(kernel.loadComplex(dg, channel, state, mask).first, scale),
+            dgamma);
+      });
+    });
+    rewriter.replaceOp(
+        op, k.finish({.factor = llvm::divideCeilSigned(channels, kChannels)},
+                     /*flops=*/52.0 * channels * states,
+                     bytesOf(op->getOperands()) + bytesOf(op->getResults())));
+    return success();
+  }
+
+  const LoweringOptions &options;
+};
+
 } // namespace
 
 void mlir::megalodon::populateCemaCoefficientLowering(
     RewritePatternSet &patterns, const LoweringOptions &options) {
-  patterns.add<CemaCoefficientsLowering, CemaCoefficientsGradLowering>(
+  patterns.add<CemaCoefficientsLowering, CemaCoefficientsGradLowering,
+               EmaCoefficientsLowering, EmaCoefficientsGradLowering>(
       patterns.getContext(), options);
 }

@@ -1,5 +1,6 @@
 // Ops without a reduction over a row: silu, gate, sums, the two-hop residual,
 // rotary positions, accumulation, and their gradients.
+#include "passes/Lowering/Rotation.h"
 #include "passes/Lowering/RowKernel.h"
 
 namespace mlir::megalodon {
@@ -221,7 +222,6 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
             chunk = op.getChunk(), rows = rowsPerWorkgroup(options, width);
     KernelBuilder k(rewriter, options, op, "rotary");
     k.ownsRows();
-    Type f64 = k.b.getF64Type();
     // Where positions are given, they alone say where tokens stand.
     Value positions =
         op.getPositions() ? k.read(op.getPositions(), View::Rows) : Value();
@@ -229,76 +229,13 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
           count = positions ? Value() : k.read(op.getCount()),
           y = k.write(type, View::Rows);
 
-    // Column i of a head turns by pos * frequency(i). Cosines and sines of the
-    // current token stay in f64; the next position is one turn by the frequency
-    // further, so only a workgroup's first token and those after a jump (a
-    // chunk or row ends) need cos and sin.
-    Value cosine = k.scratch({head}, f64), sine = k.scratch({head}, f64),
-          stepCosine = k.scratch({head}, f64),
-          stepSine = k.scratch({head}, f64);
-    // What one column takes from itself and from its partner, in the compute
-    // type; the sign of the even columns' sine is in `cross`.
-    Value own = k.scratch({head}, element), cross = k.scratch({head}, element);
-    VectorType vector64 = k.vectorType(f64);
-    auto perLane = [&](VectorType type,
-                       function_ref<double(int64_t)> value) -> Value {
-      SmallVector<Attribute> values;
-      for (int64_t lane = 0; lane < type.getDimSize(0); ++lane)
-        values.push_back(FloatAttr::get(type.getElementType(), value(lane)));
-      return arith::ConstantOp::create(k.b,
-                                       DenseElementsAttr::get(type, values));
-    };
-    auto table = [&](Value position, Value cosines, Value sines) {
-      k.forLanes(head, f64, [&](Value i, Value mask) {
-        // 2j of every column i = 2j or 2j + 1.
-        Value exponent = k.add(k.splat(k.intToFloat(i, f64)),
-                               perLane(vector64, [](int64_t lane) {
-                                 return double(lane / 2 * 2);
-                               }));
-        Value frequency = k.exp(k.mul(
-            exponent,
-            k.constant(-std::log(op.getBase().convertToDouble()) / double(head),
-                       vector64)));
-        Value angle = k.mul(frequency, k.splat(position));
-        k.store(math::CosOp::create(k.b, angle), cosines, {i}, mask);
-        k.store(math::SinOp::create(k.b, angle), sines, {i}, mask);
-      });
-    };
-    double even = op.getInverse() ? 1 : -1;
-    Value sign = perLane(vector64,
-                         [&](int64_t lane) { return lane % 2 ? -even : even; });
-    const double scale = op.getScale().convertToDouble();
-    auto scaled = [&](Value vector) {
-      return scale == 1 ? vector : k.mul(vector, k.constant(scale, vector64));
-    };
-    auto narrow = [&] {
-      k.forLanes(head, f64, [&](Value i, Value mask) {
-        k.store(k.toFloat(scaled(k.load(cosine, {i}, mask)), element), own, {i},
-                mask);
-        k.store(
-            k.toFloat(scaled(k.mul(k.load(sine, {i}, mask), sign)), element),
-            cross, {i}, mask);
-      });
-    };
-    auto advance = [&] {
-      k.forLanes(head, f64, [&](Value i, Value mask) {
-        Value c = k.load(cosine, {i}, mask), s = k.load(sine, {i}, mask),
-              dc = k.load(stepCosine, {i}, mask),
-              ds = k.load(stepSine, {i}, mask);
-        k.store(k.sub(k.mul(c, dc), k.mul(s, ds)), cosine, {i}, mask);
-        k.store(k.fma(s, dc, k.mul(c, ds)), sine, {i}, mask);
-      });
-    };
-    SmallVector<int64_t> partner;
-    for (int64_t lane = 0; lane < k.lanes(element); ++lane)
-      partner.push_back(lane ^ 1);
-
-    table(k.constant(1, f64), stepCosine, stepSine);
+    Rotation rotation(k, head, op.getBase().convertToDouble(), element,
+                      op.getInverse(), op.getScale().convertToDouble());
     Value length = k.length(), chunkLength = k.index(chunk);
     Value first = k.mul(k.workgroup(), k.index(rows)),
           last = k.min(k.add(first, k.index(rows)), k.tokens());
-    // Carried: the position one further than the token before, which the table
-    // advances to without cos and sin.
+    // Carried: the position one further than the token before, to which the
+    // rotation goes on without cos and sin.
     k.loop(first, last, 1, ValueRange(chunkLength),
            [&](Value t, ValueRange carried) -> SmallVector<Value> {
              Value seen = arith::IndexCastOp::create(
@@ -308,19 +245,13 @@ struct RotaryLowering : LoweringPattern<RotaryOp> {
              if (!positions)
                seen = k.add(seen, k.rem(t, length));
              Value position = k.rem(seen, chunkLength);
-             Value follows = arith::CmpIOp::create(
-                 k.b, arith::CmpIPredicate::eq, position, carried[0]);
-             k.when(follows, advance,
-                    [&] { table(k.intToFloat(position, f64), cosine, sine); });
-             narrow();
+             rotation.turnTo(
+                 position, arith::CmpIOp::create(k.b, arith::CmpIPredicate::eq,
+                                                 position, carried[0]));
              k.loop(k.index(0), k.index(width), head, [&](Value start) {
                k.forLanes(head, element, [&](Value i, Value mask) {
-                 Value column = k.add(start, i),
-                       vector = k.load(x, {t, column}, mask);
-                 Value swapped =
-                     vector::ShuffleOp::create(k.b, vector, vector, partner);
-                 k.store(k.fma(vector, k.load(own, {i}, mask),
-                               k.mul(swapped, k.load(cross, {i}, mask))),
+                 Value column = k.add(start, i);
+                 k.store(rotation.apply(k.load(x, {t, column}, mask), i, mask),
                          y, {t, column}, mask);
                });
              });

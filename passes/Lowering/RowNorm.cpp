@@ -2,6 +2,7 @@
 // normalized_qk) and their gradients: one row after the other, each read once
 // from memory and then from cache. Gradients of gains and biases go through
 // partial rows.
+#include "passes/Lowering/Mega.h"
 #include "passes/Lowering/RowKernel.h"
 
 namespace mlir::megalodon {
@@ -447,6 +448,7 @@ void populateRowLowering(RewritePatternSet &patterns,
                NormGradSumsLowering<LayerNormGradSumsOp>, NormalizedQKLowering,
                NormalizedQKGradLowering>(patterns.getContext(), options);
   populateElementwiseLowering(patterns, options);
+  populateMegaLowering(patterns, options);
 }
 
 } // namespace mlir::megalodon

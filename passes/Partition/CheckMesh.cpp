@@ -42,6 +42,17 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
       text += "--mesh: tp: llama: expected 1 rank beside a pipeline, got " +
               std::to_string(mesh[Axis::Tensor]) +
               "; use tp with dp, or pp with dp\n";
+  } else if (config.isMega()) {
+    // Its one head would have to be split by columns of values.
+    for (auto [axis, why] :
+         {std::make_pair(Axis::Chunk, "the moving average and the positions "
+                                      "are not exchanged"),
+          std::make_pair(Axis::Tensor, "attention has one head")})
+      if (mesh[axis] > 1)
+        text +=
+            ("--mesh: " + stringifyAxis(axis) + ": mega: " + why +
+             ": expected 1 rank, got " + Twine(mesh[axis]) + "; use dp or pp\n")
+                .str();
   } else {
     constraints = {{Axis::Tensor, "num_heads", config.numHeads},
                    {Axis::Tensor, "norm_num_groups", config.normNumGroups},
@@ -58,14 +69,14 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
       continue;
     }
     constraints.push_back({Axis::Data, "rows of entry " + name, entry.batch});
-    if (mesh[Axis::Chunk] > 1 && !config.isLlama())
+    if (mesh[Axis::Chunk] > 1 && !config.isLlama() && !config.isMega())
       constraints.push_back({Axis::Chunk, "length of entry " + name,
                              entry.length, config.chunkSize});
   }
   MeshShape nearest = mesh;
-  if (config.isLlama())
+  if (config.isLlama() || config.isMega())
     nearest[Axis::Chunk] = 1;
-  if (config.isLlama() && mesh[Axis::Pipeline] > 1)
+  if (config.isMega() || (config.isLlama() && mesh[Axis::Pipeline] > 1))
     nearest[Axis::Tensor] = 1;
   for (const Constraint &constraint : constraints) {
     int64_t ranks = mesh[constraint.axis];

@@ -1,4 +1,5 @@
 #include "passes/Partition/LayoutTable.h"
+#include "dialect/Megalodon/Mega.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "llvm/ADT/TypeSwitch.h"
 
@@ -164,6 +165,33 @@ std::optional<OpRule> mlir::megalodon::ruleOf(Operation *op) {
         if (op.getAlpha())
           return makeRule({"b l d", "*b l d", "d"}, {"b l d"});
         return makeRule({"b l d", "*b l d"}, {"b l d"});
+      })
+      // MEGA's one head is not split, so columns of queries and keys have
+      // letters that never are.
+      .Case([](EmaCoefficientsOp) -> R {
+        return makeRule({"d n o", "d n o", "d n o", "d n"},
+                        {"d n", "d n c", "d n c"});
+      })
+      .Case([](MegaQKOp op) -> R {
+        return makeRule(withPositions({"b l c", "t c", "t c", "t c", "b"},
+                                      op.getPositions()),
+                        {"b l s", "b l s"});
+      })
+      .Case([](UpdateGateOp) -> R {
+        return makeRule({"b l d", "b l d", "b l d"}, {"b l d"});
+      })
+      .Case([](EmaCoefficientsGradOp) -> R {
+        return makeRule({"d n", "d n c", "d n c", "d n o", "d n o", "d n o"},
+                        {"d n o", "d n o", "d n o", "d n"}, 3);
+      })
+      .Case([](MegaQKGradOp op) -> R {
+        return makeRule(withPositions({"b l s", "b l s", "b l c", "t c", "b"},
+                                      op.getPositions()),
+                        {"b l c", "+t c", "+t c", "+t c"});
+      })
+      .Case([](UpdateGateGradOp) -> R {
+        return makeRule({"b l d", "b l d", "b l d", "b l d"},
+                        {"b l d", "b l d", "b l d"});
       })
       .Case([](CrossEntropyOp) -> R {
         return makeRule({"b l v", "b l"}, {"b l", "b l"});

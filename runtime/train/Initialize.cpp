@@ -33,7 +33,7 @@ static double initialValue(const plan::Initializer &init,
   case InitKind::Constant:
     return init.a;
   case InitKind::Normal:
-    return init.a * random.normal(element);
+    return init.b + init.a * random.normal(element);
   case InitKind::TruncatedNormal:
     return random.truncatedNormal(init.a, init.b, element);
   case InitKind::Uniform:

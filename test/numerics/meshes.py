@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 import tools
-from model_cases import Model, llama_sizes, sizes, specified, typed, with_far_rows
+from model_cases import Model, llama_sizes, mega_sizes, sizes, specified, typed, with_far_rows
 from report import Report
 
 TOLERANCE = 1e-9
@@ -21,6 +21,7 @@ def models():
         "shared": Model("shared", sizes(4, 16, 2, 8, 16, 12, 2, 4, 4, 29, share_emb=True, scale_emb=True), 4, 16, [8, 0, 4, 4]),
         "outputs": Model("outputs", sizes(4, 16, 4, 16, 24, 16, 4, 5, 8, 31, norm_affine=False, output_size=11), 4, 20, [5, 0, 0, 10]),
         "llama": Model("llama", llama_sizes(2, 24, 4, 2, 20, 40, 37), 4, 16, [0, 24, 3, 9]),
+        "mega": Model("mega", mega_sizes(2, 16, 6, 20, 12, 3, 5, 29), 4, 12, [0, 7, 3, 10]),
     }
 
 
@@ -42,6 +43,7 @@ def cases():
     out += [("shared", mesh, "") for mesh in ("tp=2", "pp=2", "pp=4", "dp=2,pp=2,cp=2,tp=2")]
     out += [(names[number % 2], mesh, option) for number, (mesh, option) in enumerate(OPTIONS)]
     out += [("llama", mesh, "") for mesh in ("dp=2", "pp=2", "tp=2")]
+    out += [("mega", mesh, "") for mesh in ("dp=2", "dp=2,pp=2")]
     fits = []
     for model, mesh, option in dict.fromkeys(out):
         if model == "shared":  # two heads

@@ -6,6 +6,7 @@ import numpy as np
 
 import tools  # sets the path of the reference  # isort: skip
 import llama
+import mega
 import megalodon
 
 IGNORED = -100
@@ -23,8 +24,8 @@ class Model:
 
     def __post_init__(self):
         self.fields = {"model_type": "megalodon", "init_mode": "he", **self.fields}
-        self.is_llama = self.fields["model_type"] == "llama"
-        self.reference = ref = llama if self.is_llama else megalodon
+        self.reference = ref = {"llama": llama, "mega": mega, "megalodon": megalodon}[self.fields["model_type"]]
+        self.has_end = "max_seq_len" in self.fields  # keeps the keys of all tokens
         self.config = ref.Config.of(self.fields)
         self.rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         self.params = ref.random_parameters(self.config, self.rng)
@@ -56,6 +57,11 @@ def llama_sizes(layers, D, H, K, F, C, vocab, **flags):
             "vocab_size": vocab, **flags}
 
 
+def mega_sizes(layers, D, Z, V, F, N, C, vocab, **flags):
+    return {"model_type": "mega", "num_layers": layers, "model_dim": D, "z_dim": Z, "value_dim": V, "ffn_hidden_dim": F, "ema_ndim": N,
+            "chunk_size": C, "vocab_size": vocab, **flags}
+
+
 def models():
     """One to three chunks, odd lengths, shorter than a chunk; widths that are no multiple of a vector."""
     return [
@@ -71,6 +77,12 @@ def models():
         Model("llama", llama_sizes(2, 12, 2, 2, 14, 33, 23), 2, 19, [0, 13]),
         Model("llama_grouped", llama_sizes(2, 40, 10, 5, 33, 150, 19, norm_eps=1e-3), 3, 75, [4, 0, 71]),
         Model("llama_shared", llama_sizes(1, 48, 8, 1, 65, 64, 29, share_emb=True, rope_base=100.0), 1, 30, [31]),
+        Model("mega", mega_sizes(2, 12, 6, 10, 14, 3, 8, 23), 2, 24, [0, 13]),
+        Model("mega_flags", mega_sizes(2, 20, 12, 17, 15, 4, 5, 19, norm_type="rmsnorm", final_norm_affine=True, scale_emb=False,
+                                       share_emb=False, rope_base=100.0), 3, 13, [4, 0, 11]),
+        Model("mega_laplace", mega_sizes(2, 16, 8, 24, 9, 4, 7, 31, attention_function="laplace"), 2, 17, [3, 12]),
+        Model("mega_full_laplace", mega_sizes(1, 12, 4, 18, 13, 2, -1, 17, max_seq_len=33, attention_function="laplace"), 2, 15, [0, 9]),
+        Model("mega_full", mega_sizes(1, 24, 18, 36, 33, 5, -1, 29, max_seq_len=40, norm_affine=False, norm_eps=1e-3), 2, 21, [0, 17]),
         Model("wide", sizes(1, 80, 2, 36, 68, 70, 8, 16, 16, 50, swiglu=True), 2, 35, [9, 32]),
     ]
 

@@ -13,6 +13,7 @@ An Op has
 import numpy as np
 
 import llama
+import mega
 import megalodon as ref
 
 # (B, L, scale of the other extents): ones, primes, more than a vector and not a multiple of it.
@@ -544,6 +545,75 @@ class Gate(Op):
         return {"y": y}, gradients and dict(zip(self.differentiable, gradients))
 
 
+class EmaCoefficients(Op):
+    weights, differentiable, cotangents = ("alpha", "delta", "beta", "gamma"), ("alpha", "delta", "beta", "gamma"), ("p", "q", "g")
+    double = ("cot.p", "cot.q", "cot.g")
+
+    def random(self, rng):
+        for label, (D, N) in {"one": (1, 1), "prime": (13, 7), "wide": (37, 16)}.items():
+            yield label, {}, {**{name: rng.normal(size=(D, N, 1)) for name in ("alpha", "delta", "beta")}, "gamma": rng.normal(size=(D, N))}
+
+    def reference(self, v, a):
+        p, q, g = mega.ema_coefficients(*(v[name] for name in self.weights))
+        return {"p": p, "q": np.stack([q, np.zeros_like(q)], -1), "g": np.stack([g, np.zeros_like(g)], -1)}
+
+    def build(self, f, v, a, cot):
+        alpha, delta, beta, gamma = (v[name] for name in self.weights)
+        D, N = gamma.shape
+        p, q, g = f.op("ema_coefficients", [alpha, delta, beta, gamma], [((D, N), "f64"), ((D, N, 2), "f64"), ((D, N, 2), "f64")])
+        outputs = {"p": p, "q": q, "g": g}
+        if not cot:
+            return outputs, None
+        gradients = f.op("ema_coefficients_grad", [cot["p"], cot["q"], cot["g"], alpha, delta, beta],
+                         [of(alpha), of(delta), of(beta), of(gamma)])
+        return outputs, dict(zip(self.differentiable, gradients))
+
+
+class MegaQK(Op):
+    weights, states = ("gamma", "beta", "relative"), ("count",)
+    differentiable, cotangents = ("z", "gamma", "beta", "relative"), ("q", "k")
+
+    def random(self, rng):
+        for label, (B, L, Z, chunk) in {"one": (1, 1, 2, 1), "prime": (3, 7, 26, 5), "wide": (2, 40, 38, 16)}.items():
+            inputs = {"z": rng.normal(size=(B, L, Z)), **{name: rng.normal(size=(2, Z)) for name in self.weights},
+                      "count": rng.integers(0, 99, B)}
+            for per_key in (False, True):
+                yield label + "_per_key" * per_key, {"base": 1e4, "chunk": chunk, "per_key": per_key}, inputs
+            if label != "one":
+                yield label + "_packed", {"base": 1e4, "chunk": chunk, "per_key": True}, {
+                    **inputs, "positions": packed_positions(rng, B, L, 9, inputs["count"])}
+
+    def reference(self, v, a):
+        positions = v["positions"] % a["chunk"] if "positions" in v else ref.chunk_positions(v["count"], v["z"].shape[-2], a["chunk"])
+        q, k = mega.mega_qk(v["z"], v["gamma"], v["beta"], v["relative"], positions, a["base"], a["per_key"])
+        return {"q": q, "k": k}
+
+    def build(self, f, v, a, cot):
+        z, gamma, beta, relative, *places = (v.get(name) for name in (*self.differentiable, "count", "positions"))
+        wide = (z.shape[:2] + (2 * z.shape[2],), z.element)
+        q, k = f.op("mega_qk", [z, gamma, beta, relative, *places], [wide, wide], **a)
+        gradients = cot and f.op("mega_qk_grad", [cot["q"], cot["k"], z, gamma, *places], [of(z), of(gamma), of(beta), of(relative)], **a)
+        return {"q": q, "k": k}, gradients and dict(zip(self.differentiable, gradients))
+
+
+class UpdateGate(Op):
+    differentiable, cotangents = ("x", "candidate", "gate"), ("y",)
+
+    def random(self, rng):
+        for label, (B, L, size) in SIZES.items():
+            yield label, {}, {"x": rng.normal(size=(B, L, size)), "candidate": rng.normal(size=(B, L, size)),
+                              "gate": rng.normal(0, 3, (B, L, size))}
+
+    def reference(self, v, a):
+        return {"y": v["x"] + ref.sigmoid(v["gate"]) * (v["candidate"] - v["x"])}
+
+    def build(self, f, v, a, cot):
+        x, candidate, gate = (v[name] for name in self.differentiable)
+        y = f.op("update_gate", [x, candidate, gate], [of(x)])
+        gradients = cot and f.op("update_gate_grad", [cot["y"], x, candidate, gate], [of(x), of(candidate), of(gate)])
+        return {"y": y}, gradients and dict(zip(self.differentiable, gradients))
+
+
 class Add(Op):
     def random(self, rng):
         for label, (B, L, size) in SIZES.items():
@@ -803,6 +873,7 @@ class Block(Op):
 
 
 OPS = {"embedding": Embedding, "linear": Linear, "timestep_norm": TimestepNorm, "cema_coefficients": CemaCoefficients, "cema": Cema,
-       "rms_norm": RmsNorm, "layer_norm": LayerNorm, "normalized_qk": NormalizedQK, "rotary": Rotary, "chunk_attention": ChunkAttention,
+       "rms_norm": RmsNorm, "layer_norm": LayerNorm, "normalized_qk": NormalizedQK, "rotary": Rotary, "ema_coefficients": EmaCoefficients,
+       "mega_qk": MegaQK, "update_gate": UpdateGate, "chunk_attention": ChunkAttention,
        "advance_count": AdvanceCount, "silu": Silu, "gate": Gate, "add": Add, "two_hop_residual": TwoHopResidual, "last_token": LastToken, "cross_entropy": CrossEntropy,
        "mean": Mean, "loss_sum": LossSum, "accumulate": Accumulate, "global_norm": GlobalNorm, "clip": Clip, "adamw": AdamW}

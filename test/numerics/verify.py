@@ -30,11 +30,15 @@ SHARED = {**MODEL, "swiglu": False, "share_emb": True, "scale_emb": True, "norm_
 # Divides over ranks.
 SPREAD = {**MODEL, "model_dim": 32, "value_dim": 16, "z_dim": 8, "ffn_hidden_dim": 24, "norm_num_groups": 4, "vocab_size": 22}
 LLAMA = {"model_type": "llama", "num_layers": 2, "dim": 24, "n_heads": 4, "n_kv_heads": 2, "ffn_hidden_dim": 19, "vocab_size": 17, "max_seq_len": 16}
+MEGA = {"model_type": "mega", "num_layers": 2, "model_dim": 20, "z_dim": 6, "value_dim": 18, "ffn_hidden_dim": 13, "ema_ndim": 3, "chunk_size": 5,
+        "vocab_size": 17}
 MODELS = {  # config, entries, options
     "swiglu": (MODEL, "train:3x13,grad:2x7,score:3x11,forward:1x6,generate:2x3", []),
     "shared": (SHARED, "train:2x9,score:1x1", ["--recompute=full"]),
     "keeps_all": (MODEL, "grad:1x8", ["--recompute=none"]),
     "llama": (LLAMA, "grad:2x7,forward:2x5", []),
+    "mega": (MEGA, "train:2x11,forward:2x4,generate:1x3", []),
+    "mega_laplace": ({**MEGA, "attention_function": "laplace"}, "grad:2x7,score:1x6", []),
     "mesh_dp_tp": (SPREAD, "train:4x10,score:2x10", ["--mesh=dp=2,tp=2"]),
     "mesh_cp": (SPREAD, "train:2x20,score:2x20", ["--mesh=cp=2"]),
     "mesh_cp_tp": (SPREAD, "grad:2x20", ["--mesh=cp=2,tp=2"]),

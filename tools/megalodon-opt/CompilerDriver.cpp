@@ -281,7 +281,7 @@ static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
     (void)fail(llvm::toString(config.takeError()));
     return nullptr;
   }
-  int64_t length = o.length > 0 ? int64_t(o.length) : config->chunkSize;
+  int64_t length = o.length > 0 ? int64_t(o.length) : config->cacheCapacity();
   MeshShape mesh = llvm::cantFail(MeshShape::parse(o.mesh));
   // Generation runs on one rank; asked for by default only there.
   std::string wanted = o.entry;
@@ -292,12 +292,12 @@ static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
     (void)fail(llvm::toString(entries.takeError()));
     return nullptr;
   }
-  if (config->isLlama())
+  if (config->hasFullAttention())
     for (const ::megalodon::EntrySpec &entry : *entries)
-      if (entry.length > config->chunkSize) {
+      if (entry.length > config->cacheCapacity()) {
         (void)fail("--entry: " + ::megalodon::entryName(entry.kind) +
                    ": expected at most max_seq_len " +
-                   llvm::Twine(config->chunkSize) + " tokens, got " +
+                   llvm::Twine(config->cacheCapacity()) + " tokens, got " +
                    llvm::Twine(entry.length));
         return nullptr;
       }

@@ -48,7 +48,7 @@ struct ModelExtents {
     };
     vocabulary = positive("vocab_size", 1);
     outputs = positive("output_size", vocabulary);
-    chunk = positive("chunk_size", 1);
+    chunk = positive("chunk_size", positive("max_seq_len", 1));
   }
 };
 } // namespace

@@ -1,6 +1,8 @@
-// Lowers megalodon.cema_coefficients and its gradient for GPUs: a thread has
-// one (channel, state), everything in f64. In vector form the states of one
-// channel would be a vector, and most of a warp would have none.
+// Lowers megalodon.cema_coefficients, ema_coefficients and their gradients for
+// GPUs: a thread has one (channel, state), everything in f64. In vector form
+// the states of one channel would be a vector, and most of a warp would have
+// none.
+#include "dialect/Megalodon/Mega.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "passes/Lowering/Gpu/GpuCema.h"
 #include "passes/Lowering/RowKernel.h"
@@ -190,10 +192,96 @@ struct GpuCemaCoefficientsGradLowering
   const LoweringOptions &options;
 };
 
+struct GpuEmaCoefficientsLowering : OpRewritePattern<EmaCoefficientsOp> {
+  GpuEmaCoefficientsLowering(MLIRContext *context,
+                             const LoweringOptions &options)
+      : OpRewritePattern(context, kGpuBenefit), options(options) {}
+
+  LogicalResult matchAndRewrite(EmaCoefficientsOp op,
+                                PatternRewriter &rewriter) const override {
+    int64_t channels = tensorOf(op.getP()).getDimSize(0),
+            states = tensorOf(op.getP()).getDimSize(1);
+    KernelBuilder k(rewriter, options, op, "ema_coefficients",
+                    PairKernel::kThreads);
+    PairKernel kernel(k, channels, states);
+    Value alpha = k.read(op.getAlpha(), View::Flat),
+          delta = k.read(op.getDelta(), View::Flat),
+          beta = k.read(op.getBeta(), View::Flat),
+          gamma = k.read(op.getGamma(), View::Flat);
+    Value p = k.write(op.getP().getType(), View::Flat),
+          q = k.write(op.getQ().getType(), View::Flat),
+          g = k.write(op.getG().getType(), View::Flat);
+    Value one = k.constant(1, kernel.f64), zero = k.constant(0, kernel.f64),
+          scale = k.constant(1 / std::sqrt(double(states)), kernel.f64);
+    kernel.forPairs([&](Value, Value pair) {
+      Value input = k.sigmoid(kernel.load(delta, pair)),
+            damping = k.sigmoid(kernel.load(alpha, pair));
+      kernel.store(k.mul(input, kernel.load(beta, pair)), p, pair);
+      kernel.storeComplex(k.sub(one, k.mul(input, damping)), zero, q, pair);
+      kernel.storeComplex(k.mul(kernel.load(gamma, pair), scale), zero, g,
+                          pair);
+    });
+    // Two sigmoids, counted as 20 operations each.
+    rewriter.replaceOp(op, k.finish(kernel.grid(),
+                                    /*flops=*/44.0 * channels * states,
+                                    megalodon::bytesOf(op)));
+    return success();
+  }
+
+  const LoweringOptions &options;
+};
+
+struct GpuEmaCoefficientsGradLowering
+    : OpRewritePattern<EmaCoefficientsGradOp> {
+  GpuEmaCoefficientsGradLowering(MLIRContext *context,
+                                 const LoweringOptions &options)
+      : OpRewritePattern(context, kGpuBenefit), options(options) {}
+
+  LogicalResult matchAndRewrite(EmaCoefficientsGradOp op,
+                                PatternRewriter &rewriter) const override {
+    int64_t channels = tensorOf(op.getDp()).getDimSize(0),
+            states = tensorOf(op.getDp()).getDimSize(1);
+    KernelBuilder k(rewriter, options, op, "ema_coefficients_grad",
+                    PairKernel::kThreads);
+    PairKernel kernel(k, channels, states);
+    Value dp = k.read(op.getDp(), View::Flat),
+          dq = k.read(op.getDq(), View::Flat),
+          dg = k.read(op.getDg(), View::Flat),
+          alpha = k.read(op.getAlpha(), View::Flat),
+          delta = k.read(op.getDelta(), View::Flat),
+          beta = k.read(op.getBeta(), View::Flat);
+    Value dalpha = k.write(op.getDalpha().getType(), View::Flat),
+          ddelta = k.write(op.getDdelta().getType(), View::Flat),
+          dbeta = k.write(op.getDbeta().getType(), View::Flat),
+          dgamma = k.write(op.getDgamma().getType(), View::Flat);
+    Value one = k.constant(1, kernel.f64),
+          scale = k.constant(1 / std::sqrt(double(states)), kernel.f64);
+    kernel.forPairs([&](Value, Value pair) {
+      Value a = k.sigmoid(kernel.load(alpha, pair)),
+            s = k.sigmoid(kernel.load(delta, pair)),
+            gain = kernel.load(dp, pair);
+      Value shrink = k.mul(a, kernel.loadComplex(dq, pair).re);
+      kernel.store(k.mul(k.mul(s, k.sub(a, one)), shrink), dalpha, pair);
+      kernel.store(k.mul(k.mul(s, k.sub(one, s)),
+                         k.sub(k.mul(kernel.load(beta, pair), gain), shrink)),
+                   ddelta, pair);
+      kernel.store(k.mul(s, gain), dbeta, pair);
+      kernel.store(k.mul(kernel.loadComplex(dg, pair).re, scale), dgamma, pair);
+    });
+    rewriter.replaceOp(op, k.finish(kernel.grid(),
+                                    /*flops=*/52.0 * channels * states,
+                                    megalodon::bytesOf(op)));
+    return success();
+  }
+
+  const LoweringOptions &options;
+};
+
 } // namespace
 
 void mlir::megalodon::populateGpuCemaCoefficientLowering(
     RewritePatternSet &patterns, const LoweringOptions &options) {
-  patterns.add<GpuCemaCoefficientsLowering, GpuCemaCoefficientsGradLowering>(
+  patterns.add<GpuCemaCoefficientsLowering, GpuCemaCoefficientsGradLowering,
+               GpuEmaCoefficientsLowering, GpuEmaCoefficientsGradLowering>(
       patterns.getContext(), options);
 }
