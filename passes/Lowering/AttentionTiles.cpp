@@ -139,12 +139,13 @@ void AttentionBlock::forDocumentSegments(
       Segment segment;
       segment.chunkBegin = k.sub(token, own);
       segment.cached = k.sub(place, own);
-      // A chunk ends when it is full, or where the next document begins.
-      segment.chunkEnd =
-          nextDocument(k, documents, k.add(token, one),
-                       k.min(length, k.sub(k.add(token, size), place)));
       segment.begin = token;
-      segment.end = k.min(end, segment.chunkEnd);
+      // A chunk ends when it is full, or where the next document begins. Of
+      // kernels that ask for segment ends only, the second search is dead code.
+      Value full = k.min(length, k.sub(k.add(token, size), place));
+      segment.end =
+          nextDocument(k, documents, k.add(token, one), k.min(end, full));
+      segment.chunkEnd = nextDocument(k, documents, segment.end, full);
       body(segment);
     });
   });
