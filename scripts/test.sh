@@ -109,6 +109,7 @@ if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   suite golden-cuda-compile "$python" "$MEGALODON_GOLDEN/check.py" --opt build/bin/megalodon-opt --target=cuda --stage=compile --work "$logs/cuda-plans" \
     --precision bf16 --only '^(carry|train)'
   suite golden-mesh-f64 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f64 --only '^(model|train)' --mesh dp=2,pp=2,cp=2,tp=2
+  suite golden-mesh-llama "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f64 --only '^llama' --mesh pp=2,tp=2
   suite golden-mesh-bf16 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision bf16 --only '^model_p1' --mesh cp=2,tp=2
   suite golden-mesh-f32 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f32 --only '^(model|train)' --mesh cp=2,tp=2
 fi

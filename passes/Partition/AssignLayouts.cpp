@@ -273,7 +273,8 @@ LogicalResult LayoutAssigner::assignByRule(Operation &op, const OpRule &rule) {
 }
 
 /// Terms of a sum have one layout: that of a term that is no partial sum and is
-/// split most, so that the others move least.
+/// split most, so that the others move least; in an accumulation that of the
+/// accumulator.
 LogicalResult LayoutAssigner::assignSum(Operation &op) {
   auto splits = [](const Layout &layout) {
     int64_t number = layout.sum.empty() ? 0 : -100;
@@ -289,6 +290,11 @@ LogicalResult LayoutAssigner::assignSum(Operation &op) {
         best = layout;
   if (!best)
     best = Layout::of(op.getOperand(0));
+  // An accumulator is a variable: what is added to a slice of it would be lost
+  // with the call, so a gradient of which a rank has a slice is gathered first.
+  if (auto accumulate = dyn_cast<AccumulateOp>(op))
+    if (Layout into = Layout::of(accumulate.getInto()); into.sum == best->sum)
+      best = into;
   for (OpOperand &operand : op.getOpOperands())
     if (Layout::of(operand.get()) != *best)
       change(operand, *best);

@@ -36,12 +36,6 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
       text += "--mesh: cp: full attention reads the keys of all earlier "
               "tokens: expected 1 rank, got " +
               std::to_string(mesh[Axis::Chunk]) + "; use dp, pp or tp\n";
-    // The gain of the last norm is whole on every tensor rank and its gradient
-    // a slice, which the cut into stages cannot accumulate yet.
-    if (mesh[Axis::Tensor] > 1 && mesh[Axis::Pipeline] > 1)
-      text += "--mesh: tp: llama: expected 1 rank beside a pipeline, got " +
-              std::to_string(mesh[Axis::Tensor]) +
-              "; use tp with dp, or pp with dp\n";
   } else if (config.isMega()) {
     // Its one head would have to be split by columns of values.
     for (auto [axis, why] :
@@ -76,7 +70,7 @@ llvm::Error mlir::megalodon::checkMesh(const Config &config,
   MeshShape nearest = mesh;
   if (config.isLlama() || config.isMega())
     nearest[Axis::Chunk] = 1;
-  if (config.isMega() || (config.isLlama() && mesh[Axis::Pipeline] > 1))
+  if (config.isMega())
     nearest[Axis::Tensor] = 1;
   for (const Constraint &constraint : constraints) {
     int64_t ranks = mesh[constraint.axis];

@@ -203,7 +203,11 @@ void EntryCutter::accumulateGradients() {
     if (!hasResultRole(entry, index, Role::Gradient) ||
         name.starts_with("grad.state."))
       continue;
-    Value gradient = skipShardOps(terminator->getOperand(index));
+    // A sum over ranks is formed once, of what has been added up; what changes
+    // the shape comes before, since the accumulator is the result's variable.
+    Value gradient = terminator->getOperand(index);
+    while (auto sum = gradient.getDefiningOp<shard::AllReduceOp>())
+      gradient = sum.getInput();
     b.setInsertionPointAfterValue(gradient);
     unsigned number = entry.getNumArguments();
     (void)entry.insertArgument(number, gradient.getType(),

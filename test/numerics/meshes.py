@@ -42,7 +42,7 @@ def cases():
     out = [(names[number % 3], mesh, "") for number, mesh in enumerate(MESHES)]
     out += [("shared", mesh, "") for mesh in ("tp=2", "pp=2", "pp=4", "dp=2,pp=2,cp=2,tp=2")]
     out += [(names[number % 2], mesh, option) for number, (mesh, option) in enumerate(OPTIONS)]
-    out += [("llama", mesh, "") for mesh in ("dp=2", "pp=2", "tp=2")]
+    out += [("llama", mesh, "") for mesh in ("dp=2", "pp=2", "tp=2", "pp=2,tp=2", "dp=2,pp=2,tp=2")]
     out += [("mega", mesh, "") for mesh in ("dp=2", "dp=2,pp=2")]
     fits = []
     for model, mesh, option in dict.fromkeys(out):
