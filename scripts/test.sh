@@ -96,8 +96,10 @@ done
 suite convert "$python" test/runtime/convert_test.py "${tools[@]}"
 suite documents "$python" test/runtime/documents_test.py "${tools[@]}"
 suite numerics-verify "$python" test/numerics/verify.py "${tools[@]}"
+suite numerics-shapes "$python" test/numerics/shapes.py "${tools[@]}"
+suite emulation-shapes "$python" test/numerics/shapes.py "${emulated[@]}" --target cuda
 suite emulation-verify "$python" test/numerics/verify.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32 \
-  --only '/prime$|^model/(swiglu|llama|mesh_cp_tp)|^broken/cema'
+  --only '^model/(swiglu|llama|mesh_cp_tp)|^broken/cema'
 suite numerics-mutations "$python" test/numerics/mutations.py "${tools[@]}"
 if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   for precision in f32 f64 bf16; do

@@ -143,6 +143,10 @@ FailureOr<NamedTensors> Interpreter::runFunction(func::FuncOp function,
     return failure();
   NamedTensors outputs;
   for (auto [number, values] : llvm::enumerate(frame.returned())) {
+    // What ranks keep for themselves makes no whole tensor.
+    auto role = function.getResultAttrOfType<RoleAttr>(number, kRoleAttr);
+    if (role && role.getValue() == Role::Residual)
+      continue;
     Port port = Port::of(function.getResultAttrDict(number),
                          function.getResultTypes()[number]);
     Tensor whole(port.shape, values.front()->isReal());

@@ -171,7 +171,7 @@ def Megalodon_CemaGradOp : Megalodon_GradientOp<"cema_grad", [AttrSizedOperandSe
     dp = sum x_t Re(l_t);  dq = sum l_t conj(h_{t-1});  dg = sum dy_t conj(h_t);  domega = sum dy_t x_t;  dstate = conj(q) l_0
     ```
 
-    h is recomputed inside blocks of `block` tokens from block_states. With `positions`, h_{t-1} of a token of position 0 is 0 and so is what
+    h is recomputed inside blocks of `block` tokens from block_states, which `cema` of the same module made. With `positions`, h_{t-1} of a token of position 0 is 0 and so is what
     it gives back to the tokens in front of it.
 
     * C1: dy, x, dx [B,L,D].

@@ -146,7 +146,8 @@ def Megalodon_CemaOp : Megalodon_ForwardOp<"cema", [InferTypeOpAdaptorWithIsComp
     ```
 
     `state` [B,D,N,2] is h before the call, `new_state` h after its last token. `block_states` [S,B,D,N,2] is the residual: h before every block
-    of `block` tokens (S = ceil(L/block)); backward recomputes the states inside a block.
+    of `block` tokens (S = ceil(L/block)); backward recomputes the states inside a block. Once lowered, the numbers of a block and row stand in the order that suits
+    the target, in which its `cema_grad` reads them: [N,2,D] on a GPU, on a cpu the same for each vector of channels. Nothing else may read them.
 
     With `positions` h before a token of position 0 is 0: the token begins a document, which sees nothing in front of it.
 
