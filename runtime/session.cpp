@@ -336,6 +336,15 @@ struct Session::Impl {
     return call;
   }
 
+  /// Which tokens of the call begin a document; null where rows are not packed.
+  std::optional<TensorView> resetsOf(const Bound &of, const Function &f,
+                                     CallShape call) const {
+    for (uint32_t index : f.inputs)
+      if (plan->variables[index].name == plan::kResets && isHeld(index))
+        return view(of, index, call);
+    return {};
+  }
+
   /// Where all keys are kept there is an end to what a sequence may hold. All
   /// layers have counted the same, so the first one's count is enough.
   void checkContext(const Bound &of, const Function &f, CallShape call) const {
@@ -348,16 +357,39 @@ struct Session::Impl {
         continue;
       const TensorView counts = view(of, index, call);
       const auto *seen = reinterpret_cast<const int64_t *>(counts.read());
-      for (int64_t row = 0; row < counts.shape[0]; ++row)
-        if (seen[row] > plan->context - call.length)
+      const std::optional<TensorView> resets = resetsOf(of, f, call);
+      for (int64_t row = 0; row < counts.shape[0]; ++row) {
+        const int32_t *begins =
+            resets ? reinterpret_cast<const int32_t *>(resets->read()) +
+                         row * resets->shape[1]
+                   : nullptr;
+        const Run run = longestRun(seen[row], call.length, begins);
+        if (run.before > plan->context - run.tokens)
           throw Error(str(plan->path, ": function '", f.name, "': row ", row,
                           ": expected at most ", plan->context,
                           " tokens in a sequence (max_seq_len), got ",
-                          seen[row], " before this call and ", call.length,
+                          run.before, " before this call and ", run.tokens,
                           " in it; start the sequence afresh, or compile with "
                           "a larger max_seq_len"));
+      }
       return;
     }
+  }
+
+  /// Tokens of one document: those before the call, and those in it.
+  struct Run {
+    int64_t before, tokens;
+  };
+  static Run longestRun(int64_t before, int64_t length, const int32_t *begins) {
+    Run run{before, 0}, longest = run;
+    for (int64_t token = 0; token < length; ++token) {
+      if (begins && begins[token] != 0)
+        run = {0, 0};
+      ++run.tokens;
+      if (run.before + run.tokens > longest.before + longest.tokens)
+        longest = run;
+    }
+    return longest;
   }
 
   /// Ranks of the chunk axis hold whole chunks.

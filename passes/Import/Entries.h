@@ -21,6 +21,8 @@ struct EntrySpec {
   /// Parts into which a pipeline cuts the rows of a call; the function that
   /// import builds works on one of them.
   int64_t microbatches = 1;
+  /// Rows may hold several documents, which an input `resets` tells apart.
+  bool packed = false;
 };
 
 /// What an item of `--entry` without a shape of its own takes.

@@ -46,10 +46,9 @@ private:
   }
   SmallVector<Port> finalState(StringRef, int64_t) override { return {}; }
 
-  func::FuncOp buildLayer(StringRef name, int64_t batch,
-                          int64_t length) override {
+  func::FuncOp buildLayer(const LayerShape &shape) override {
     llvm::StringMap<Value> in;
-    func::FuncOp function = openLayer(name, batch, length, in);
+    func::FuncOp function = openLayer(shape, in);
     OpBuilder &b = builder;
     auto at = [&](StringRef part) { return named("layer." + part); };
     FloatAttr eps = b.getF64FloatAttr(config.normEps);

@@ -97,10 +97,9 @@ private:
                                in.lookup(join(part, ".bias")), eps);
   }
 
-  func::FuncOp buildLayer(StringRef name, int64_t batch,
-                          int64_t length) override {
+  func::FuncOp buildLayer(const LayerShape &shape) override {
     llvm::StringMap<Value> in;
-    func::FuncOp function = openLayer(name, batch, length, in);
+    func::FuncOp function = openLayer(shape, in);
     OpBuilder &b = builder;
     auto at = [&](StringRef part) { return named("layer." + part); };
     auto linear = [&](StringRef part, Value x) -> Value {

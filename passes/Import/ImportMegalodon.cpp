@@ -102,10 +102,9 @@ private:
   }
 
   /// The body of a layer: figure 1 of the paper, top to bottom.
-  func::FuncOp buildLayer(StringRef name, int64_t batch,
-                          int64_t length) override {
+  func::FuncOp buildLayer(const LayerShape &shape) override {
     llvm::StringMap<Value> in;
-    func::FuncOp function = openLayer(name, batch, length, in);
+    func::FuncOp function = openLayer(shape, in);
     Type tokens = in["x"].getType();
     OpBuilder &b = builder;
     auto at = [&](StringRef part) { return named("layer." + part); };
@@ -129,7 +128,8 @@ private:
     auto cema = CemaOp::create(
         b, at("mega.cema"), norm.getResult(), coefficients.getP(),
         coefficients.getQ(), coefficients.getG(), in["mega.cema.omega"],
-        in["h"], positions, b.getI64IntegerAttr(std::min(kCemaBlock, length)));
+        in["h"], positions,
+        b.getI64IntegerAttr(std::min(kCemaBlock, shape.length)));
     Value mixed =
         RmsNormOp::create(b, at("mega.rmsnorm"), cema.getResult(),
                           in.lookup("mega.rmsnorm.weight"), eps, UnitAttr());
@@ -182,6 +182,7 @@ private:
 
   Value buildFinalNorm(Value x, llvm::StringMap<Value> &in,
                        SmallVectorImpl<Value> &newState) override {
+    addPositions("output.final_norm.positions", in["state.final.count"], in);
     auto norm = TimestepNormOp::create(
         builder, named("output.final_norm"), x, in["output.final_norm.weight"],
         in["output.final_norm.bias"], in["state.final.count"],

@@ -32,17 +32,21 @@ OwningOpRef<ModuleOp> Importer::run() {
   for (const Port &parameter : modelParameters())
     parameters += cast<RankedTensorType>(parameter.type).getNumElements();
   (*module)->setAttr(kParametersAttr, builder.getI64IntegerAttr(parameters));
-  SmallVector<std::pair<int64_t, int64_t>> shapes;
+  SmallVector<std::tuple<int64_t, int64_t, bool>> shapes;
   for (const EntrySpec &entry : entries)
-    if (std::pair shape{entry.batch / entry.microbatches, entry.length};
+    if (std::tuple shape{entry.batch / entry.microbatches, entry.length,
+                         entry.packed};
         !llvm::is_contained(shapes, shape))
       shapes.push_back(shape);
-  for (auto [batch, length] : shapes)
-    layers[{batch, length}] =
-        buildLayer(shapes.size() == 1
-                       ? std::string("layer")
-                       : ("layer_" + Twine(batch) + "x" + Twine(length)).str(),
-                   batch, length);
+  for (auto [batch, length, packed] : shapes) {
+    std::string name = "layer";
+    if (shapes.size() > 1)
+      name += ("_" + Twine(batch) + "x" + Twine(length)).str();
+    // Generation goes token by token, so its rows are never packed.
+    if (packed && llvm::is_contained(shapes, std::tuple(batch, length, false)))
+      name += "_packed";
+    layers[{batch, length, packed}] = buildLayer({name, batch, length, packed});
+  }
   for (const EntrySpec &entry : entries)
     buildEntry(entry);
   return std::move(module);
@@ -166,11 +170,14 @@ func::FuncOp Importer::openFunction(StringRef name, ArrayRef<Port> arguments,
   return function;
 }
 
-func::FuncOp Importer::openLayer(StringRef name, int64_t batch, int64_t length,
+func::FuncOp Importer::openLayer(const LayerShape &shape,
                                  llvm::StringMap<Value> &values) {
+  auto [name, batch, length, packed] = shape;
   SmallVector<Port> arguments, results;
   Type tokens = activation({batch, length, config.modelDim});
   arguments.push_back({"x", tokens, {}});
+  if (packed)
+    arguments.push_back({"resets", tokensType(batch, length), {}});
   llvm::append_range(arguments, layerParameters(0));
   llvm::append_range(arguments, layerState("", batch));
   results.push_back({"out", tokens, {}});
@@ -182,7 +189,15 @@ func::FuncOp Importer::openLayer(StringRef name, int64_t batch, int64_t length,
   }
   func::FuncOp function = openFunction(name, arguments, results, values);
   function.setPrivate();
+  addPositions("layer.positions", values["count"], values);
   return function;
+}
+
+void Importer::addPositions(const Twine &part, Value count,
+                            llvm::StringMap<Value> &values) {
+  if (Value resets = values.lookup("resets"))
+    values["positions"] =
+        DocumentPositionsOp::create(builder, named(part), resets, count);
 }
 
 void Importer::buildEntry(const EntrySpec &entry) {
@@ -192,12 +207,18 @@ void Importer::buildEntry(const EntrySpec &entry) {
       train || entry.kind == EntryKind::Grad || entry.kind == EntryKind::Score;
   Type scalar = tensor({}), positions = tensor({batch, length});
   Type integer = RankedTensorType::get({}, builder.getI64Type());
-  Type tokens = RankedTensorType::get({batch, length}, builder.getI32Type());
+  Type tokens = tokensType(batch, length);
 
   SmallVector<Port> arguments, results;
   arguments.push_back({"tokens", tokens, Role::Input});
   if (hasTargets)
     arguments.push_back({"targets", tokens, Role::Input});
+  if (entry.packed) {
+    // Who does not say where documents begin has one in each row.
+    Port resets{"resets", tokens, Role::Input};
+    resets.defaultValue = builder.getF64FloatAttr(0);
+    arguments.push_back(std::move(resets));
+  }
   if (train) {
     arguments.push_back({"step", integer, Role::Input});
     arguments.push_back({"lr", scalar, Role::Input});
@@ -255,9 +276,11 @@ void Importer::buildEntry(const EntrySpec &entry) {
                             ? std::sqrt(static_cast<double>(config.modelDim))
                             : 1));
   SmallVector<Value> newState;
-  func::FuncOp layerFunction = layers.lookup({batch, length});
+  func::FuncOp layerFunction = layers.at({batch, length, entry.packed});
   for (int64_t layer = 0; layer < config.numLayers; ++layer) {
     SmallVector<Value> operands{x};
+    if (entry.packed)
+      operands.push_back(in["resets"]);
     for (const Port &port : layerParameters(layer))
       operands.push_back(in[layerName(layer) + "." + port.name]);
     for (const Port &port :

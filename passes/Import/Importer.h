@@ -5,6 +5,7 @@
 #include "dialect/Megalodon/Megalodon.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "passes/Import/Import.h"
+#include <map>
 
 namespace mlir::megalodon {
 
@@ -16,6 +17,13 @@ struct Port {
   InitAttr init = {};
   Attribute defaultValue = {};
   SmallVector<int64_t> outsideShape = {}; ///< empty: the type's own
+};
+
+/// What the functions of layers differ in.
+struct LayerShape {
+  std::string name;
+  int64_t batch, length;
+  bool packed;
 };
 
 inline std::string join(StringRef prefix, StringRef name) {
@@ -44,8 +52,7 @@ protected:
   virtual SmallVector<Port> layerState(StringRef prefix, int64_t batch) = 0;
   virtual SmallVector<Port> finalState(StringRef prefix, int64_t batch) = 0;
   /// The function of a layer's body.
-  virtual func::FuncOp buildLayer(StringRef name, int64_t batch,
-                                  int64_t length) = 0;
+  virtual func::FuncOp buildLayer(const LayerShape &shape) = 0;
   /// The norm between layers and head; appends to the state.
   virtual Value buildFinalNorm(Value x, llvm::StringMap<Value> &in,
                                SmallVectorImpl<Value> &newState) = 0;
@@ -90,8 +97,13 @@ protected:
                             ArrayRef<Port> results,
                             llvm::StringMap<Value> &values);
   /// Opens the function of a layer: x, parameters and state give x and state.
-  func::FuncOp openLayer(StringRef name, int64_t batch, int64_t length,
+  /// A packed one takes `resets` too, and `values` receives `positions`.
+  func::FuncOp openLayer(const LayerShape &shape,
                          llvm::StringMap<Value> &values);
+  /// Adds `positions` to the values of a packed function: those of its tokens
+  /// behind `count`.
+  void addPositions(const Twine &part, Value count,
+                    llvm::StringMap<Value> &values);
 
   const ::megalodon::Config &config;
   ArrayRef<::megalodon::EntrySpec> entries;
@@ -105,8 +117,12 @@ private:
   DictionaryAttr portAttributes(const Port &port);
   void buildEntry(const ::megalodon::EntrySpec &entry);
 
+  RankedTensorType tokensType(int64_t batch, int64_t length) {
+    return RankedTensorType::get({batch, length}, builder.getI32Type());
+  }
+
   OwningOpRef<ModuleOp> module;
-  llvm::DenseMap<std::pair<int64_t, int64_t>, func::FuncOp> layers;
+  std::map<std::tuple<int64_t, int64_t, bool>, func::FuncOp> layers;
 };
 
 std::unique_ptr<Importer>

@@ -140,6 +140,12 @@ static void fill(megalodon_session &session, const char *name, CallShape shape,
                 bytes);
 }
 
+/// The tokens that a caller hands over in a call go on with one document a row.
+static void clearResets(megalodon_session &session, CallShape shape) {
+  if (session.model->plan->isPacked(functionOf(session)))
+    session.session->variable(session.function, plan::kResets, shape).zero();
+}
+
 megalodon_status megalodon_session_feed(megalodon_session *session,
                                         const int32_t *tokens, int64_t length) {
   return guarded([&] {
@@ -159,6 +165,7 @@ megalodon_status megalodon_session_feed(megalodon_session *session,
           session->rows,
           promptPiece(position + at, length - at, function.length, chunk)};
       fill(*session, "tokens", shape, tokens, at, length);
+      clearResets(*session, shape);
       session->session->run(session->function, shape);
       session->lastLength = shape.length;
       at += shape.length;
@@ -208,6 +215,7 @@ megalodon_status megalodon_session_score(megalodon_session *session,
                             std::min(length - at, functionOf(*session).length)};
       fill(*session, "tokens", shape, tokens, at, length);
       fill(*session, "targets", shape, targets, at, length);
+      clearResets(*session, shape);
       session->session->run(session->function, shape);
       TensorView losses =
           session->session->variable(session->function, "nll", shape);
@@ -351,6 +359,8 @@ megalodon_status megalodon_session_run(megalodon_session *session,
         requireIds("session", input, plan.vocabSize, 0);
       else if (input.name == "targets")
         requireIds("session", input, plan.outputSize, kIgnoredTarget);
+      else if (input.name == plan::kResets)
+        requireIds("session", input, 2, 0);
     }
     session->session->run(session->function, shape);
     session->lastLength = length;

@@ -41,10 +41,13 @@ public:
   }
   void resetState() { session.resetState(function); }
 
-  /// Reads `count` tokens and their successors; leaves their losses, the same
-  /// on all ranks.
+  bool isPacked() const { return session.plan().isPacked(of()); }
+
+  /// Reads `count` tokens, their targets and, where rows are packed, which of
+  /// them begin a document; leaves their losses, the same on all ranks.
   /// `step` of training is for errors.
-  void score(const int32_t *window, int64_t count, double *losses,
+  void score(const int32_t *tokens, const int32_t *targets,
+             const int32_t *resets, int64_t count, double *losses,
              int64_t step);
 
 private:
@@ -73,14 +76,17 @@ void Scorer::fill(const char *name, CallShape shape, const int32_t *ids,
              });
 }
 
-void Scorer::score(const int32_t *window, int64_t count, double *losses,
+void Scorer::score(const int32_t *tokens, const int32_t *targets,
+                   const int32_t *resets, int64_t count, double *losses,
                    int64_t step) {
   // Ranks that share rows or tokens need calls that divide evenly: what the
   // stream does not fill is padding that no loss counts.
   const CallShape shape{of().dataParts * of().microbatches(),
                         of().chunkParts > 1 ? of().length : count};
-  fill("tokens", shape, window, count, 0);
-  fill("targets", shape, window + 1, count, kIgnoredTarget);
+  fill("tokens", shape, tokens, count, 0);
+  fill("targets", shape, targets, count, kIgnoredTarget);
+  if (isPacked())
+    fill(plan::kResets, shape, resets, count, 0);
   session.run(function, shape);
   const SpreadTensor nll = spreadVariable(session, function, "nll", shape);
   std::fill_n(losses, count, 0);
@@ -113,10 +119,11 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
   Evaluation result;
   result.tokens = total;
   scorer.begin();
-  std::vector<int32_t> window(length + 1);
+  std::vector<int32_t> window(length + 1), targets(length), resets(length);
+  std::vector<char> starts(length + 1, 0);
   std::vector<double> losses(length);
   const int64_t most = session.plan().context; // 0: state has no end
-  int64_t first = 0;                           // where the state began
+  int64_t first = 0;                           // where the context began
   int32_t before = 0; // the byte in front of the window, for the trigram model
   // When each of the latest calls began, so that the rate at the end needs no
   // list of all calls.
@@ -138,8 +145,21 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
       scorer.resetState();
       first = position;
     }
-    scorer.score(window.data(), count, losses.data(), options.step);
+    if (scorer.isPacked())
+      corpus.markDocuments(position, count + 1, starts.data());
     for (int64_t i = 0; i < count; ++i) {
+      resets[i] = starts[i];
+      targets[i] = starts[i + 1] ? kIgnoredTarget : window[i + 1];
+    }
+    scorer.score(window.data(), targets.data(), resets.data(), count,
+                 losses.data(), options.step);
+    for (int64_t i = 0; i < count; ++i) {
+      if (starts[i])
+        first = position + i;
+      if (targets[i] == kIgnoredTarget) {
+        --result.tokens; // nothing follows a document's last token
+        continue;
+      }
       const double loss = losses[i];
       if (!std::isfinite(loss))
         throw Error(str("token ", position + i + 1,
@@ -161,6 +181,9 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
           static_cast<double>(position) /
           std::chrono::duration<double>(Clock::now() - start).count();
   }
+  if (result.tokens == 0)
+    throw Error("evaluation data: expected a document of at least 2 tokens, "
+                "got none");
   Clock::time_point end = Clock::now();
   result.seconds = std::chrono::duration<double>(end - start).count();
   result.lastRate =

@@ -48,6 +48,12 @@ bool Function::hasUpdate() const {
       [](const Program &program) { return !program.updateActions.empty(); });
 }
 
+bool LoadedPlan::isPacked(const Function &function) const {
+  return std::any_of(
+      function.inputs.begin(), function.inputs.end(),
+      [&](uint32_t input) { return variables[input].name == kResets; });
+}
+
 int64_t timesOf(Dynamic dynamic, int64_t batch, int64_t length) {
   return dynamic == Dynamic::None    ? 1
          : dynamic == Dynamic::Batch ? batch

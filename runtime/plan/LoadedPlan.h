@@ -235,6 +235,10 @@ struct Function {
   bool hasUpdate() const;
 };
 
+/// Name of the input that says which tokens begin a document, 1 or 0. Only
+/// functions whose rows may hold several documents have it.
+inline constexpr const char *kResets = "resets";
+
 class LoadedPlan {
 public:
   /// Reads and checks a plan file. Throws Error naming the file and what is
@@ -246,6 +250,9 @@ public:
                                                  const uint8_t *data,
                                                  size_t bytes,
                                                  Trust trust = Trust::Verify);
+
+  /// Whether rows of a function may hold several documents.
+  bool isPacked(const Function &function) const;
 
   std::string path;
   std::string digest; ///< hexadecimal

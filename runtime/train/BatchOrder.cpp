@@ -60,26 +60,14 @@ const BatchOrder::Shuffle &BatchOrder::shuffleOf(int64_t epoch) const {
 /// Tokens and, unless null, which of them begin a document.
 void BatchOrder::readWindow(int64_t epoch, int64_t begin, int64_t count,
                             int32_t *tokens, char *starts) const {
-  if (starts)
-    std::fill_n(starts, count, 0);
   if (order != Order::Documents) {
     corpus.read(begin, count, tokens);
-    if (!starts)
-      return;
-    const int64_t size = corpus.size();
-    begin %= size;
-    for (int64_t document = corpus.documentAt(begin), lap = 0;;) {
-      const int64_t at = corpus.documentBegin(document) + lap * size - begin;
-      if (at >= count)
-        return;
-      if (at >= 0)
-        starts[at] = 1;
-      if (++document == corpus.documents()) {
-        document = 0;
-        ++lap;
-      }
-    }
+    if (starts)
+      corpus.markDocuments(begin, count, starts);
+    return;
   }
+  if (starts)
+    std::fill_n(starts, count, 0);
   const Shuffle &shuffle = shuffleOf(epoch);
   begin %= corpus.size();
   auto found =

@@ -310,6 +310,30 @@ int64_t Corpus::documentBegin(int64_t document) const {
                        : 0);
 }
 
+int64_t Corpus::longestDocument() const {
+  int64_t longest = 0;
+  for (int64_t document = 0; document < documents(); ++document)
+    longest = std::max(longest,
+                       documentBegin(document + 1) - documentBegin(document));
+  return longest;
+}
+
+void Corpus::markDocuments(int64_t begin, int64_t count, char *starts) const {
+  std::fill_n(starts, count, 0);
+  begin %= size();
+  for (int64_t document = documentAt(begin), lap = 0;;) {
+    const int64_t at = documentBegin(document) + lap * size() - begin;
+    if (at >= count)
+      return;
+    if (at >= 0)
+      starts[at] = 1;
+    if (++document == documents()) {
+      document = 0;
+      ++lap;
+    }
+  }
+}
+
 int64_t Corpus::documentAt(int64_t position) const {
   int64_t first = 0, end = documentCount;
   while (end - first > 1) {

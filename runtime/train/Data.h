@@ -65,6 +65,10 @@ public:
   int64_t documentBegin(int64_t document) const;
   /// The document that a position is in.
   int64_t documentAt(int64_t position) const;
+  int64_t longestDocument() const;
+  /// Sets `starts` to 1 where one of the `count` tokens from `begin` on begins
+  /// a document, else to 0.
+  void markDocuments(int64_t begin, int64_t count, char *starts) const;
 
   /// Changes when a file's relative path, type or content does.
   uint64_t fingerprint() const { return hash; }

@@ -133,6 +133,7 @@ private:
   void tidy();
   void report(double loss, double gradientNorm, double seconds);
   json record() const;
+  bool isPacked() const { return plan.isPacked(plan.functions[function]); }
   [[noreturn]] void stopAtNonFinite(const char *what, double value);
   CheckpointTensors tensors();
   WaitContext context(const char *operation) const {
@@ -196,7 +197,7 @@ Trainer::Trainer(Session &session, const TrainOptions &given)
       length(plan.functions[function].length), split(splitOf(options)),
       corpus(split.training, options.dataType, usableIds(plan),
              options.tokenizer.get()),
-      order(corpus, options.order, options.seed, batch, length),
+      order(corpus, options.order, options.seed, batch, length, isPacked()),
       out(options.out), live(first && isatty(STDERR_FILENO)) {
   if (options.schedule.total == 0)
     options.schedule.total = options.steps;
@@ -229,6 +230,13 @@ void Trainer::verifyOptions() const {
                                "after the gradients, got none"));
   if (options.out.empty())
     throw Error("--out: expected a folder, got nothing");
+  if (plan.context > 0 && options.order != Order::Random &&
+      corpus.longestDocument() > plan.context)
+    throw Error(str(plan.path,
+                    ": training data: expected documents of at most ",
+                    plan.context, " tokens (max_seq_len), got one of ",
+                    corpus.longestDocument(),
+                    "; train with --order random, or cut documents"));
   if (options.evalEvery > 0 && split.validation.empty())
     throw Error("--eval-every: expected validation data: give --validation or "
                 "--validation-fraction");
@@ -454,15 +462,25 @@ void Trainer::stopAtNonFinite(const char *what, double value) {
 void Trainer::load(int64_t call) {
   const SpreadTensor tokens = spreadVariable(session, function, "tokens"),
                      targets = spreadVariable(session, function, "targets");
+  std::optional<SpreadTensor> resets;
+  if (isPacked())
+    resets = spreadVariable(session, function, plan::kResets);
   auto ids = [](const SpreadTensor &tensor) {
     return tensor.box() ? reinterpret_cast<int32_t *>(tensor.part.overwrite())
                         : nullptr;
   };
-  if (const std::optional<Box> &box =
-          tokens.box() ? tokens.box() : targets.box())
-    order.read(call, *box, ids(tokens), ids(targets));
-  for (const SpreadTensor *tensor : {&tokens, &targets})
-    if (tensor->box())
+  // Stages of a pipeline that hold neither may still ask where documents begin.
+  const std::optional<Box> &box = tokens.box()    ? tokens.box()
+                                  : targets.box() ? targets.box()
+                                  : resets        ? resets->box()
+                                                  : targets.box();
+  if (box)
+    order.read(call, *box, ids(tokens), ids(targets),
+               resets ? ids(*resets) : nullptr);
+  const SpreadTensor *const all[] = {&tokens, &targets,
+                                     resets ? &*resets : nullptr};
+  for (const SpreadTensor *tensor : all)
+    if (tensor && tensor->box())
       tensor->part.flush();
   loaded = call;
 }

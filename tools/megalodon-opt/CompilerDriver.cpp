@@ -38,6 +38,11 @@ struct DriverOptions {
   cl::opt<int64_t> length{"seq-len", cl::cat(category), cl::init(0),
                           cl::desc("tokens a row of entries without a shape of "
                                    "their own (0: the chunk size)")};
+  cl::opt<bool> packed{
+      "packed", cl::cat(category),
+      cl::desc("rows of forward, score, grad and train hold several documents, "
+               "none of which sees another: the input resets says where they "
+               "begin (cpu, without cp)")};
   cl::opt<std::string> precision{
       "precision", cl::cat(category), cl::init("f32"),
       cl::desc("f32, f64, or bf16: activations in bf16, sums, "
@@ -195,6 +200,9 @@ static LogicalResult checkOptions() {
     return fail("--target=cuda: expected --precision=f32 or bf16, got f64");
   if (o.target == "cpu" && o.cema == "matrix")
     return fail("--cema=matrix: expected --target=cuda, got cpu");
+  if (o.target == "cuda" && o.packed)
+    return fail("--packed: packed documents are lowered for the cpu only, "
+                "expected --target=cpu, got cuda");
   if (o.target == "cuda" && o.gemm != "auto")
     return fail("--gemm: expected auto with --target=cuda, got '" +
                 llvm::Twine(o.gemm) + "'");
@@ -292,15 +300,24 @@ static OwningOpRef<ModuleOp> importModule(MLIRContext &context, StringRef input,
     (void)fail(llvm::toString(entries.takeError()));
     return nullptr;
   }
+  for (::megalodon::EntrySpec &entry : *entries)
+    entry.packed = o.packed && entry.kind != ::megalodon::EntryKind::Generate;
+  // The documents of a packed row end before it does.
   if (config->hasFullAttention())
     for (const ::megalodon::EntrySpec &entry : *entries)
-      if (entry.length > config->cacheCapacity()) {
+      if (entry.length > config->cacheCapacity() && !entry.packed) {
         (void)fail("--entry: " + ::megalodon::entryName(entry.kind) +
                    ": expected at most max_seq_len " +
                    llvm::Twine(config->cacheCapacity()) + " tokens, got " +
                    llvm::Twine(entry.length));
         return nullptr;
       }
+  if (o.packed && mesh[Axis::Chunk] > 1) {
+    (void)fail("--packed: expected a mesh with cp=1, got cp=" +
+               llvm::Twine(mesh[Axis::Chunk]) +
+               "; a rank along cp does not see the documents in front of it");
+    return nullptr;
+  }
   if (llvm::Error error = checkMesh(*config, *entries, mesh)) {
     (void)fail(llvm::toString(std::move(error)));
     return nullptr;

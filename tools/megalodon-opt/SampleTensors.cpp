@@ -83,6 +83,8 @@ static Tensor sampleIntegers(const Port &port, const ModelExtents &model,
       value = random() % model.vocabulary;
     } else if (name == "targets") {
       value = random() % 8 == 0 ? -100 : int64_t(random() % model.outputs);
+    } else if (name == "resets") {
+      value = random() % 5 == 0; // documents shorter and longer than a chunk
     } else if (name.ends_with("count")) {
       // The same in all layers: rows stand at one position each.
       value =

@@ -87,6 +87,8 @@ void checkValues(const plan::LoadedPlan &plan, const plan::Function &function,
     requireIds(path, tensor, plan.vocabSize, 0);
   else if (tensor.name == "targets")
     requireIds(path, tensor, plan.outputSize, kIgnoredTarget);
+  else if (tensor.name == plan::kResets)
+    requireIds(path, tensor, 2, 0);
   else if (isState(tensor.name) && tensor.type == ElementType::I64)
     requireCounts(path, tensor,
                   function.chunkParts > 1 ? std::max<int64_t>(1, plan.chunkSize)

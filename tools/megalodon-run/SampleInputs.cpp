@@ -16,6 +16,14 @@ void fillSampleInputs(Session &session, size_t function, CallShape shape) {
       auto *ids = reinterpret_cast<int32_t *>(input.overwrite());
       for (size_t i = 0; i < input.bytes / 4; ++i)
         ids[i] = int32_t((i * 2654435761u + 12345u) % uint64_t(range));
+    } else if (input.name == plan::kResets) {
+      // Documents of 1 to 255 tokens.
+      auto *begins = reinterpret_cast<int32_t *>(input.overwrite());
+      int64_t left = 0;
+      for (size_t i = 0; i < input.bytes / 4; ++i) {
+        begins[i] = left == 0;
+        left = left == 0 ? int64_t(i * 2654435761u % 255) : left - 1;
+      }
     } else if (input.name == "step") {
       storeNumber(input, 0, 1);
     } else if (input.name == "lr") {

@@ -7,6 +7,7 @@
 #include "tools/megalodon-run/TraceFile.h"
 #include "tools/megalodon-run/TrustOption.h"
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 using namespace megalodon;
 
@@ -140,7 +141,14 @@ void megalodon::addTrain(CLI::App &app) {
                                   ? arguments->warmup
                                   : std::min<int64_t>(2000, total / 10);
     auto plan = plan::LoadedPlan::open(arguments->plan, options.trust);
-    const bool ends = plan->context > 0;
+    // Packed documents end by themselves.
+    const bool ends =
+        plan->context > 0 &&
+        !std::any_of(plan->functions.begin(), plan->functions.end(),
+                     [&](const plan::Function &function) {
+                       return function.name == "train_step" &&
+                              plan->isPacked(function);
+                     });
     options.order = !arguments->order.empty() ? parseOrder(arguments->order)
                     : ends                    ? Order::Random
                                               : Order::Stream;
@@ -149,7 +157,8 @@ void megalodon::addTrain(CLI::App &app) {
                       ": --order: a stream has no end, but a "
                       "sequence at most ",
                       plan->context,
-                      " tokens (max_seq_len); train with --order random"));
+                      " tokens (max_seq_len); train with --order random, or "
+                      "compile with --packed"));
     onRanks(arguments->ranks, *plan, arguments->session, [&](World &world) {
       Session session(plan, arguments->session, world);
       TrainOptions ofRank = options;
