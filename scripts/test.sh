@@ -79,6 +79,7 @@ suite numerics-parallel "$python" test/numerics/parallel.py "${tools[@]}"
 suite traffic "$python" test/numerics/traffic.py "${tools[@]}"
 suite numerics-meshes "$python" test/numerics/meshes.py "${tools[@]}"
 suite numerics-model "$python" test/numerics/model.py "${tools[@]}"
+suite numerics-packed "$python" test/numerics/packed.py "${tools[@]}"
 suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
 suite gpu-resources "$python" scripts/gpu-resources.py --check --opt build/bin/megalodon-opt
 suite numerics-gpu-math "$python" test/numerics/gpu_math.py --opt build/bin/megalodon-opt
@@ -95,6 +96,7 @@ for form in stored recomputed; do
 done
 suite convert "$python" test/runtime/convert_test.py "${tools[@]}"
 suite documents "$python" test/runtime/documents_test.py "${tools[@]}"
+suite packed "$python" test/runtime/packed_test.py "${tools[@]}"
 suite numerics-verify "$python" test/numerics/verify.py "${tools[@]}"
 suite numerics-shapes "$python" test/numerics/shapes.py "${tools[@]}"
 suite emulation-shapes "$python" test/numerics/shapes.py "${emulated[@]}" --target cuda

@@ -389,7 +389,7 @@ def Megalodon_AdvanceCountOp : Megalodon_ForwardOp<"advance_count", [InferTypeOp
   let assemblyFormat = "$count `by` $x (`positions` `(` $positions^ `)`)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Megalodon_DocumentPositionsOp : Megalodon_CheapForwardOp<"document_positions", [InferTypeOpAdaptorWithIsCompatible]> {
+def Megalodon_DocumentPositionsOp : Megalodon_ForwardOp<"document_positions", [InferTypeOpAdaptorWithIsCompatible]> {
   let summary = "how many tokens of its own document stand in front of every token";
   let description = [{
     ```
