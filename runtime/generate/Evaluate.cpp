@@ -141,12 +141,15 @@ Evaluation megalodon::evaluate(Session &session, const Corpus &corpus,
     while (recent.size() > 1 && recent[1].first <= total - kRateTokens)
       recent.pop_front();
     corpus.read(position, count + 1, window.data());
-    if (options.resetState || (most > 0 && position - first + count > most)) {
+    if (scorer.isPacked())
+      corpus.markDocuments(position, count + 1, starts.data());
+    // Tokens of the call that go on with the state.
+    const int64_t run =
+        std::find(starts.begin(), starts.begin() + count, 1) - starts.begin();
+    if (options.resetState || (most > 0 && position - first + run > most)) {
       scorer.resetState();
       first = position;
     }
-    if (scorer.isPacked())
-      corpus.markDocuments(position, count + 1, starts.data());
     for (int64_t i = 0; i < count; ++i) {
       resets[i] = starts[i];
       targets[i] = starts[i + 1] ? kIgnoredTarget : window[i + 1];

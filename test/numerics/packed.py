@@ -44,7 +44,7 @@ def draw_document(rng, length, vocabulary):
 
 
 def fill(rows, length, documents_of_rows):
-    """tokens, targets and resets of a call. Behind a row's last document stands padding, as a document of its own."""
+    """tokens, targets and resets of a call. Behind a row's last document stands padding, each token a document of its own."""
     call = {"tokens": np.zeros((rows, length), np.int32), "targets": np.full((rows, length), IGNORED, np.int32),
             "resets": np.zeros((rows, length), np.int32)}
     for row in range(rows):
@@ -54,8 +54,7 @@ def fill(rows, length, documents_of_rows):
             call["tokens"][row, at:end], call["targets"][row, at:end] = document.tokens, document.targets
             call["resets"][row, at] = 1
             at = end
-        if at < length:
-            call["resets"][row, at] = 1
+        call["resets"][row, at:] = 1
     return call
 
 

@@ -47,7 +47,7 @@ def main():
             with open(path(f"data/{number:03}.txt"), "wb") as file:
                 file.write(bytes(rng.randrange(97, 123) for _ in range(length)))
         files = [path(f"data/{number:03}.txt") for number, length in enumerate(lengths) if length > 1]
-        run([args.run, "tokenize", path("data"), "--out", path("data.tokens")])
+        run([args.run, "tokenize", path("data"), "--tokenizer", "bytes", "--out", path("data.tokens")])
         calls, tokens = sum(lengths) // LENGTH, sum(lengths)
 
         def evaluate(where, weights, data):

@@ -151,7 +151,10 @@ static void runRank(const Arguments &arguments,
   Evaluation result = evaluate(session, corpus, options);
   if (!arguments.traceFile.empty())
     writeTrace(arguments.traceFile, trace, session);
-  if (world.rank() == 0 && plan->context > 0 && result.tokens > plan->context)
+  const bool packed =
+      plan->isPacked(plan->functions[session.function("score")]);
+  if (world.rank() == 0 && plan->context > 0 && !packed &&
+      result.tokens > plan->context)
     std::fprintf(stderr,
                  "note: %s holds %lld tokens of a sequence: the state was "
                  "forgotten at least that often\n",
