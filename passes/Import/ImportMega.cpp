@@ -122,7 +122,7 @@ private:
     auto ema = CemaOp::create(
         b, at("mega.ema"), normalized, coefficients.getP(), coefficients.getQ(),
         coefficients.getG(), in["mega.ema.omega"], in["h"], positions,
-        b.getI64IntegerAttr(std::min(kEmaBlock, length)));
+        b.getI64IntegerAttr(std::min(kEmaBlock, shape.length)));
     Value mixed = silu("mega.ema", ema.getResult());
     auto weights = config.attentionFunction == "laplace"
                        ? AttentionFunction::Laplace
