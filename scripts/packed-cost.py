@@ -34,7 +34,7 @@ def main():
             for option, seconds in sorted(times.items(), reverse=turn % 2 == 1):
                 done = subprocess.run([ROOT / "build/bin/megalodon-run", "bench", plan(option), "--function", "train_step", "--repeat", "1", "--json",
                                        "--threads", str(args.threads)], check=True, stdout=subprocess.PIPE, text=True)
-                seconds.append(next(of["seconds"] for of in json.loads(done.stdout)["functions"] if of["name"] == "train_step"))
+                seconds.append(next(of["seconds"] for of in json.loads(done.stdout)["functions"] if of["function"] == "train_step"))
     packed, rows = (statistics.median(times[option]) for option in ("--packed", ""))
     for option, name in (("--packed", "packed"), ("", "rows as one document")):
         print(f"{name:22} {statistics.median(times[option]):.3f} s  ({min(times[option]):.3f} to {max(times[option]):.3f})")
