@@ -16,7 +16,7 @@ import chart
 import realtext
 from realtext import REPOSITORY, tool
 
-MODELS = ["enwik8-11m", "llama-enwik8"]
+MODELS = ["enwik8-11m", "llama-enwik8", "mega-enwik8"]
 
 
 def options():
