@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 import tools  # sets the path of the reference  # isort: skip
-from model_cases import IGNORED, Model, llama_sizes, sizes, typed
+from model_cases import IGNORED, Model, llama_sizes, mega_sizes, sizes, typed
 from report import Report
 
 TOLERANCE = 1e-10  # of a tensor's largest magnitude
@@ -25,6 +25,8 @@ ALONE = 50             # documents of a call that packs none
 CASES = {
     "megalodon": (sizes(2, 20, 2, 12, 8, 17, 4, 16, 4, 31, swiglu=True, rescale_nffn=True), 1000, 70, ()),
     "llama": (llama_sizes(2, 24, 4, 2, 33, 150, 31), 1000, 70, ()),
+    "mega": (mega_sizes(2, 12, 6, 10, 14, 3, 8, 23), 300, 60, ()),
+    "mega_laplace": (mega_sizes(1, 12, 4, 18, 13, 2, -1, 17, max_seq_len=100, attention_function="laplace"), 200, 60, ()),
     "two_level": (sizes(1, 16, 1, 8, 8, 12, 3, 8, 2, 31), 150, 160, ("--cema=two-level", "--timestep-norm=two-level", "--recompute=none")),
     "full_recompute": (sizes(2, 12, 1, 6, 10, 14, 3, 8, 3, 31), 300, 40, ("--recompute=full", "--gemm=generated")),
 }
