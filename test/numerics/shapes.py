@@ -27,7 +27,8 @@ CALLS = {"one": ((1,), (1,)), "short": ((1, 2, 3, 5), PRIMES), "long": ((1, 2, 3
 ALL, SCANS, PRODUCTS, ATTENTION = random_ops.FAMILIES, (random_ops.timestep_norm, random_ops.cema), (random_ops.linear,), (random_ops.attention,)
 VECTORS = (random_ops.linear, random_ops.row_norms, random_ops.attention, random_ops.elementwise)
 # Lowerings by name: precision, calls, what is there to lower, options that force it. Products are oneDNN's in f32 and generated in f64.
-# Ops mix bf16 with other types as only a model does, except attention.
+# Ops mix bf16 with other types as only a model does, except attention; one token of one channel is left out there, since its gradients
+# are differences of rounded numbers and the tensor has no larger ones to measure them by.
 LOWERINGS = {
     "cpu": {
         "f32": ("f32", "one short long", ALL, []),
@@ -36,7 +37,7 @@ LOWERINGS = {
         "segments": ("f32", "short long", SCANS, ["--cema=two-level", "--timestep-norm=two-level"]),
         "f64_segments": ("f64", "long", SCANS, ["--cema=two-level", "--timestep-norm=two-level"]),
         "generated": ("f32", "one short long", PRODUCTS, ["--gemm=generated"]),
-        "bf16": ("bf16", "one short long", ATTENTION, []),
+        "bf16": ("bf16", "short long", ATTENTION, []),
     },
     "cuda": {
         "f32": ("f32", "one short long", ALL, ["--attention=recomputed"]),
@@ -44,7 +45,7 @@ LOWERINGS = {
         "segments": ("f32", "short long", SCANS, ["--cema=two-level", "--timestep-norm=two-level"]),
         "matrix": ("f32", "short long", (random_ops.cema,), ["--cema=matrix"]),
         "stored": ("f32", "short long", ATTENTION, ["--attention=stored"]),
-        "bf16_stored": ("bf16", "one short long", ATTENTION, ["--attention=stored"]),
+        "bf16_stored": ("bf16", "short long", ATTENTION, ["--attention=stored"]),
         "bf16_recomputed": ("bf16", "short long", ATTENTION, ["--attention=recomputed"]),
     },
 }
