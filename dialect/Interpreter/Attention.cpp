@@ -152,9 +152,11 @@ static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
         const int64_t group = head * (k.size(2) / dz) / heads;
         const int64_t size = windows.size(b, t);
         // dweights is dP and `slopes` what dS has of it: with softmax, less
-        // delta.
+        // delta. That is the mean of dP by the weights, divided by their sum:
+        // it is one but for lse's rounding, which would be all there is of a
+        // gradient that vanishes, as with a single key.
         std::vector<double> dweights(size), slopes(size);
-        double delta = 0;
+        double delta = 0, sum = 0;
         for (int64_t i = 0; i < size; ++i) {
           const Seen seen = windows.at(b, t, i);
           const double s =
@@ -168,9 +170,13 @@ static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
             if (seen.token >= 0)
               dvalue(b, seen.token, c) += weight * dout(b, t, c);
           }
-          if (softmax)
+          if (softmax) {
             delta += weight * dweights[i];
+            sum += weight;
+          }
         }
+        if (sum > 0)
+          delta /= sum;
         for (int64_t i = 0; i < size; ++i) {
           const Seen seen = windows.at(b, t, i);
           const double dscore = slopes[i] * (dweights[i] - delta);

@@ -1,4 +1,5 @@
 #include "runtime/text/SentencePieceModule.h"
+#include <exception>
 #include <memory>
 #include <sentencepiece_processor.h>
 
@@ -14,7 +15,8 @@ class Model final : public SentencePieceModel {
 
 public:
   std::string open(std::string_view data) {
-    return reasonOf(processor.Processor::LoadFromSerializedProto(data));
+    return reasonOf(
+        [&] { return processor.Processor::LoadFromSerializedProto(data); });
   }
   int32_t size() const override { return processor.Processor::GetPieceSize(); }
   int32_t bos() const override { return processor.Processor::bos_id(); }
@@ -31,16 +33,23 @@ public:
   }
   std::string encode(std::string_view text,
                      std::vector<int> &ids) const override {
-    return reasonOf(processor.Processor::Encode(text, &ids));
+    return reasonOf([&] { return processor.Processor::Encode(text, &ids); });
   }
   std::string decode(const std::vector<int> &ids,
                      std::string &text) const override {
-    return reasonOf(processor.Processor::Decode(ids, &text));
+    return reasonOf([&] { return processor.Processor::Decode(ids, &text); });
   }
 
 private:
-  static std::string reasonOf(const sentencepiece::util::Status &status) {
-    return status.ok() ? std::string() : status.ToString();
+  /// Why a call failed, or "". The library answers damaged models with a
+  /// status; but its trie throws.
+  template <typename Call> static std::string reasonOf(Call call) {
+    try {
+      const sentencepiece::util::Status status = call();
+      return status.ok() ? std::string() : status.ToString();
+    } catch (const std::exception &error) {
+      return *error.what() ? error.what() : "an exception";
+    }
   }
 
   Processor processor;

@@ -48,7 +48,8 @@ struct ModelExtents {
     };
     vocabulary = positive("vocab_size", 1);
     outputs = positive("output_size", vocabulary);
-    chunk = positive("chunk_size", positive("max_seq_len", 1));
+    // Full attention is one chunk that never closes: rows stand near its begin.
+    chunk = positive("chunk_size", 1);
   }
 };
 } // namespace
