@@ -10,14 +10,20 @@ only=.
 
 # Debian's own: another Python on the PATH may lack python3-numpy.
 python=/usr/bin/python3
-passed=0 failed=0
 logs=build/test-logs
 
-# suite NAME COMMAND...: runs a suite, whose counts are taken from its own summary; a suite without one counts as one test.
+# suite NAME COMMAND...: runs a suite beside the others, as many at a time as there are processors.
 suite() {
+  [[ $1 =~ $only ]] || return 0
+  while (($(jobs -rp | wc -l) >= jobs)); do wait -n; done
+  echo 0 1 >"$logs/$1.counts" # should it be killed
+  run_suite "$@" &
+}
+
+# A suite's counts are taken from its own summary; a suite without one counts as one test.
+run_suite() {
   local name=$1 log="$logs/$1.log" status=0 good bad begin=$SECONDS
   shift
-  [[ $name =~ $only ]] || return 0
   "$@" >"$log" 2>&1 || status=$?
   good=$(counted "$log" passed)
   bad=$(counted "$log" failed)
@@ -27,13 +33,15 @@ suite() {
   elif ((status != 0 && bad == 0)); then
     bad=1 # it stopped before its end
   fi
-  passed=$((passed + good))
-  failed=$((failed + bad))
-  printf '%-6s %-18s %5d passed %4d failed %5d s\n' "$([[ $bad == 0 ]] && echo OK || echo 'NOT OK')" "$name" "$good" "$bad" $((SECONDS - begin))
-  if ((bad)); then
-    grep -E 'NOT OK|FAIL|error:|warning:' "$log" | head -n 40
-    tail -n 15 "$log"
-  fi
+  echo "$good" "$bad" >"$logs/$name.counts"
+  { # at once: another suite may end at the same time
+    printf '%-6s %-28s %5d passed %4d failed %5d s\n' "$([[ $bad == 0 ]] && echo OK || echo 'NOT OK')" "$name" "$good" "$bad" $((SECONDS - begin))
+    if ((bad)); then
+      grep -E 'NOT OK|FAIL|error:|warning:' "$log" | head -n 40
+      tail -n 15 "$log"
+    fi
+  } >"$logs/$name.report"
+  cat "$logs/$name.report"
 }
 
 # The counts in the summaries of lit, ctest and our own programs.
@@ -60,6 +68,7 @@ fresh_docs() {
 
 scripts/setup.sh --tests || { echo "0 passed, 1 failed"; exit 1; }
 mkdir -p "$logs"
+rm -f "$logs"/*.counts
 jobs=$(nproc) # asked before OMP_NUM_THREADS, which nproc obeys
 export OMP_NUM_THREADS=1
 tools=(--opt build/bin/megalodon-opt --run build/bin/megalodon-run)
@@ -117,5 +126,7 @@ if [[ -n ${MEGALODON_GOLDEN:-} ]]; then
   suite golden-mesh-bf16 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision bf16 --only '^model_p1' --mesh cp=2,tp=2
   suite golden-mesh-f32 "$python" "$MEGALODON_GOLDEN/check.py" "${tools[@]}" --precision f32 --only '^(model|train)' --mesh cp=2,tp=2
 fi
+wait
+read -r passed failed < <(cat "$logs"/*.counts 2>/dev/null | awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0 }')
 echo "$passed passed, $failed failed"
 ((failed == 0 && passed > 0))

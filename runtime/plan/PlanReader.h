@@ -69,6 +69,11 @@ private:
   const flatbuffers::Vector<T> &list(const flatbuffers::Vector<T> &from) const {
     constexpr uint64_t structBytes = 256;
     take(from.size() * (std::is_class_v<T> ? structBytes : sizeof(T)));
+    // FlatBuffers' verifier looks at where a list begins, not its elements.
+    check(!std::is_arithmetic_v<T> || from.size() == 0 ||
+              reinterpret_cast<uintptr_t>(from.Data()) % alignof(T) == 0,
+          "payload", "a list of ", sizeof(T),
+          "-byte numbers is not aligned to them");
     return from;
   }
   std::string text(const flatbuffers::String *from) const {

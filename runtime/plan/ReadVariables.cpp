@@ -172,7 +172,7 @@ void PlanReader::readVariable(const fb::Variable &from) {
         "expected at most ", kMaxDimensions, " dimensions, got ",
         from.shape()->size());
   int64_t size = 1;
-  for (int64_t extent : *from.shape()) {
+  for (int64_t extent : list(*from.shape())) {
     check(extent > 0 && !__builtin_mul_overflow(size, extent, &size) &&
               size <= kMaxElements - elements,
           field + ".shape", "expected positive sizes and at most ",

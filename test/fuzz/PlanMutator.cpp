@@ -253,6 +253,31 @@ private:
   std::vector<std::function<void()>> all;
 };
 
+/// FlatBuffers' verifier looks at where a list begins, not its elements.
+static bool isAligned(const flatbuffers::Vector<int64_t> *list) {
+  return !list || list->size() == 0 ||
+         reinterpret_cast<uintptr_t>(list->Data()) % 8 == 0;
+}
+
+/// Whether the payload verifies and its lists can be read.
+static bool isReadable(const std::vector<uint8_t> &payload) {
+  flatbuffers::Verifier verifier(payload.data(), payload.size());
+  if (!fb::VerifyPlanBuffer(verifier))
+    return false;
+  const fb::Plan *plan = fb::GetPlan(payload.data());
+  for (const fb::Variable *variable : *plan->variables())
+    if (!isAligned(variable->shape()))
+      return false;
+  for (const fb::Function *function : *plan->functions())
+    for (const fb::Program *program : *function->programs())
+      for (const fb::Segment *segment : *program->segments())
+        for (const fb::Command *command : *segment->commands())
+          if (const fb::Dispatch *dispatch = command->operation_as_Dispatch())
+            if (!isAligned(dispatch->immediates()))
+              return false;
+  return true;
+}
+
 /// A command of no known operation can be read, but not written.
 static void dropUnwritable(fb::PlanT &plan) {
   for (auto &function : plan.functions)
@@ -293,9 +318,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size,
     return LLVMFuzzerMutate(data, size, maxSize);
   std::memcpy(&header, data, sizeof(header));
   std::vector<uint8_t> payload(data + sizeof(header), data + size);
-  flatbuffers::Verifier verifier(payload.data(), payload.size());
-  const bool valid = fb::VerifyPlanBuffer(verifier);
-  if (!valid || random() % 16 == 0) {
+  if (!isReadable(payload) || random() % 16 == 0) {
     const size_t room = maxSize - sizeof(header);
     payload.resize(room);
     payload.resize(

@@ -151,6 +151,22 @@ TEST(LoadedPlan, RefusesASmallFileThatWouldFillTheMemory) {
       "corrupt plan: payload: the same parts of it are used over and over");
 }
 
+TEST(LoadedPlan, RefusesNumbersThatAreNotAligned) {
+  std::vector<uint8_t> payload = buildPlan();
+  payload.erase(payload.begin(), payload.begin() + sizeof(plan::Header));
+  const auto *variables = plan::fb::GetPlan(payload.data())->variables();
+  const plan::fb::Variable *last = variables->Get(variables->size() - 1);
+  const uint8_t *offset =
+      reinterpret_cast<const flatbuffers::Table *>(last)->GetAddressOf(
+          plan::fb::Variable::VT_SHAPE);
+  // The shape begins four bytes later: its first extent is now its length.
+  flatbuffers::WriteScalar(
+      &payload[size_t(offset - payload.data())],
+      flatbuffers::ReadScalar<flatbuffers::uoffset_t>(offset) + 4);
+  EXPECT_ERROR(parse(plan::sealPlan(payload.data(), payload.size(), 1)),
+               "a list of 8-byte numbers is not aligned to them");
+}
+
 template <typename Edit> static std::string refusal(Edit edit) {
   Damage damage;
   edit(damage);
