@@ -23,26 +23,6 @@ namespace mlir::megalodon {
 using namespace mlir;
 using namespace mlir::megalodon;
 
-/// No GPU kernel stops for the next document of a row.
-static LogicalResult checkPackedDocuments(ModuleOp module) {
-  WalkResult result = module.walk([](Operation *op) {
-    Value positions =
-        llvm::TypeSwitch<Operation *, Value>(op)
-            .Case<TimestepNormOp, TimestepNormGradOp, CemaOp, CemaGradOp,
-                  AdvanceCountOp, RotaryOp, ChunkAttentionOp,
-                  ChunkAttentionGradOp, CacheAppendOp>(
-                [](auto op) { return op.getPositions(); })
-            .Case([](DocumentPositionsOp op) { return op.getPositions(); })
-            .Default([](Operation *) { return Value(); });
-    if (!positions)
-      return WalkResult::advance();
-    op->emitOpError("packed documents are lowered for the cpu only: expected "
-                    "--target=cpu, or entries without --packed");
-    return WalkResult::interrupt();
-  });
-  return failure(result.wasInterrupted());
-}
-
 /// No GPU kernel has other weights than those of a softmax.
 static LogicalResult checkAttentionFunctions(ModuleOp module) {
   WalkResult result = module.walk([](Operation *op) {
@@ -79,8 +59,7 @@ struct LowerToKernels
     options.sharedBytes = sharedBytes;
 
     if (options.target == Target::Cuda &&
-        (failed(checkPackedDocuments(getOperation())) ||
-         failed(checkAttentionFunctions(getOperation()))))
+        failed(checkAttentionFunctions(getOperation())))
       return signalPassFailure();
 
     RewritePatternSet patterns(&getContext());

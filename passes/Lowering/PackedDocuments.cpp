@@ -17,6 +17,11 @@ Value PackedDocuments::begins(Value t) {
   return equal(position(t), k.index(0));
 }
 
+Value PackedDocuments::goesOn(Value last, Value count) {
+  return arith::CmpIOp::create(k.b, arith::CmpIPredicate::uge, position(last),
+                               count);
+}
+
 void PackedDocuments::whenBegins(Value t, function_ref<void()> body) {
   if (positions)
     k.when(begins(t), body);

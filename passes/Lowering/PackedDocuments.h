@@ -21,8 +21,13 @@ public:
   explicit operator bool() const { return static_cast<bool>(positions); }
   void setRow(Value row) { this->row = row; }
 
-  /// The position of token `t` of the row (index).
+  /// The position of token `t` of the row (index). With row 0, tokens of all
+  /// rows may be asked for, as a Rows view counts them.
   Value position(Value t);
+  /// i1: whether a document begins at token `t`.
+  Value begins(Value t);
+  /// i1: whether none begins at the `count` tokens of which `last` is the last.
+  Value goesOn(Value last, Value count);
   /// Runs `body` if a document begins at token `t`.
   void whenBegins(Value t, function_ref<void()> body);
 
@@ -37,7 +42,6 @@ public:
                         function_ref<void(Value from, Value to)> run);
 
 private:
-  Value begins(Value t);
   Value equal(Value x, Value y);
 
   KernelBuilder &k;

@@ -12,11 +12,10 @@ ODD = (9, 15, 18, 21, 33, 45, 50)
 
 class Draw:
     """A function @test of ops on `B` rows of `L` tokens. `extents` are what other dimensions are drawn from; `aligned` and
-    `packed` ask for what CEMA's matrix form is made for, and for what only the cpu has,
-    rows of several documents and Laplace's weights."""
+    `laplace` ask for what CEMA's matrix form is made for, and for what only the cpu has, attention with Laplace's weights."""
 
-    def __init__(self, rng, precision, B, L, extents=(1,) + PRIMES + ODD, aligned=False, packed=False):
-        self.rng, self.precision, self.B, self.L, self.extents, self.aligned, self.packed = rng, precision, B, L, extents, aligned, packed
+    def __init__(self, rng, precision, B, L, extents=(1,) + PRIMES + ODD, aligned=False, laplace=False):
+        self.rng, self.precision, self.B, self.L, self.extents, self.aligned, self.laplace = rng, precision, B, L, extents, aligned, laplace
         self.function, self.tensors = Function(precision), {}
         self.add("tokens", np.zeros((B, L), np.int32))
 
@@ -97,12 +96,11 @@ def timestep_norm(d):
     D = G * width
     x, weights = d.normal(d.B, d.L, D, mean=0.5, deviation=2.0), {"weight": d.normal(D), "bias": d.normal(D)}
     d.case(op_cases.TimestepNorm(), {"x": x, **weights, **running_moments(d, G)}, eps=eps_of(width))
-    if d.packed:
-        moments = running_moments(d, G)
-        positions = op_cases.packed_positions(d.rng, d.B, d.L, d.any(1, 3, 12, 80), moments["count"])
-        d.case(op_cases.TimestepNorm(), {"x": x, **weights, **moments, "positions": positions}, eps=eps_of(width))
-        resets = (d.rng.random((d.B, d.L)) < 0.2).astype(np.int32)
-        d.op("document_positions", [d.add("resets", resets), d.add("count", moments["count"])], [((d.B, d.L), "i64")])
+    moments = running_moments(d, G)
+    positions = op_cases.packed_positions(d.rng, d.B, d.L, d.any(1, 3, 12, 80), moments["count"])
+    d.case(op_cases.TimestepNorm(), {"x": x, **weights, **moments, "positions": positions}, eps=eps_of(width))
+    resets = (d.rng.random((d.B, d.L)) < 0.2).astype(np.int32)
+    d.op("document_positions", [d.add("resets", resets), d.add("count", moments["count"])], [((d.B, d.L), "i64")])
 
     ranks, rank = 3, d.function.index(d.any(0, 1, 2))
     value, state = d.add("x", x), [d.add(name, array) for name, array in running_moments(d, G).items()]
@@ -132,8 +130,7 @@ def cema(d):
     x, omega, state = d.normal(d.B, d.L, D), d.normal(D, 1), d.normal(d.B, D, N, 2)
     inputs = {"x": x, **coefficients(d, D, N), "omega": omega, "h": state}
     d.case(op_cases.Cema(), inputs, block=block)
-    if d.packed:
-        d.case(op_cases.Cema(), {**inputs, "positions": op_cases.packed_positions(d.rng, d.B, d.L, d.any(1, 3, 12, 80))}, block=block)
+    d.case(op_cases.Cema(), {**inputs, "positions": op_cases.packed_positions(d.rng, d.B, d.L, d.any(1, 3, 12, 80))}, block=block)
 
     rank, summary = d.function.index(d.any(0, 1, 2)), ((d.B, 1, D, N, 2), d.precision)
     p, q, g = (d.weight(name, value, "f64") for name, value in coefficients(d, D, N).items())
@@ -192,10 +189,10 @@ def attention(d):
         for row, start in enumerate(inputs["count"] % chunk):  # what is beyond the open chunk must not matter
             inputs["cache_k"][row, start:], inputs["cache_v"][row, start:] = 1e3, -1e3
         d.case(op_cases.ChunkAttention(), inputs, **heads)
-        if d.packed:
+        if d.laplace:
             d.case(op_cases.ChunkAttention(), inputs, **heads, laplace=True)
-            positions = op_cases.packed_positions(d.rng, d.B, d.L, d.any(1, 3, 12, 80), inputs["count"])
-            d.case(op_cases.ChunkAttention(), {**inputs, "positions": positions}, **heads)
+        positions = op_cases.packed_positions(d.rng, d.B, d.L, d.any(1, 3, 12, 80), inputs["count"])
+        d.case(op_cases.ChunkAttention(), {**inputs, "positions": positions}, **heads)
 
 
 def elementwise(d):

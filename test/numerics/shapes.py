@@ -109,7 +109,7 @@ class Shapes:
                 rng = self.rng(name)
                 extents = {"extents": (1,)} if call == "one" else {}
                 made = Draw(rng, precision, int(rng.choice(rows)), int(rng.choice(lengths)), aligned=lowering == "matrix",
-                            packed=self.args.target == "cpu", **extents)
+                            laplace=self.args.target == "cpu", **extents)
                 for family in families:
                     family(made)
                 folder, stem = self.runner[precision].folder, name.replace("/", ".")
@@ -133,7 +133,7 @@ class Shapes:
 
 def covered():
     """Ops of the dialect's page that no module holds."""
-    drawn = Draw(np.random.default_rng(0), "f32", 2, 3, packed=True)
+    drawn = Draw(np.random.default_rng(0), "f32", 2, 3, laplace=True)
     for family in random_ops.FAMILIES:
         family(drawn)
     page = pathlib.Path(tools.REPOSITORY / "docs/dialect.md").read_text(encoding="utf-8")

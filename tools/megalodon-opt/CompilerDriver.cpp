@@ -200,9 +200,6 @@ static LogicalResult checkOptions() {
     return fail("--target=cuda: expected --precision=f32 or bf16, got f64");
   if (o.target == "cpu" && o.cema == "matrix")
     return fail("--cema=matrix: expected --target=cuda, got cpu");
-  if (o.target == "cuda" && o.packed)
-    return fail("--packed: packed documents are lowered for the cpu only, "
-                "expected --target=cpu, got cuda");
   if (o.target == "cuda" && o.gemm != "auto")
     return fail("--gemm: expected auto with --target=cuda, got '" +
                 llvm::Twine(o.gemm) + "'");

@@ -19,10 +19,11 @@ constexpr double kNoToken = 1e30;
 
 /// The operands of an attention op as one of its kernels reads them.
 struct Operands {
-  Value q, keys, cacheK, count;
+  Value q, keys, cacheK, count, positions;
   Operands(KernelBuilder &k, ChunkAttentionOp op)
       : q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
-        cacheK(k.read(op.getCacheK())), count(k.read(op.getCount())) {}
+        cacheK(k.read(op.getCacheK())), count(readCount(k, op)),
+        positions(readPositions(k, op)) {}
 };
 
 /// A multiprocessor shall hold this many workgroups of the kernel at once.
@@ -47,7 +48,8 @@ public:
         total(form.stored && form.math == TileMath::Bf16
                   ? k.write(op.getLse().getType(), View::Rows)
                   : Value()),
-        blocks(k, shape, form, operands.count, 1, /*heavyLast=*/true),
+        blocks(k, shape, form, operands.count, operands.positions, 1,
+               /*heavyLast=*/true),
         scores(k, shape, form) {
     Type f32 = k.b.getF32Type();
     partMaxima = k.scratch({form.scoreWarpsN, form.block}, f32);
@@ -229,12 +231,13 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
                          op.getHeads());
     if (!fitsGpuAttention(shape))
       return failure();
-    if (fitsDecodeAttention(shape, options)) {
+    const bool packed = static_cast<bool>(op.getPositions());
+    if (!packed && fitsDecodeAttention(shape, options)) {
       rewriter.replaceOp(op, decodeAttention(rewriter, options, op, shape));
       return success();
     }
     const GpuAttentionForm form =
-        GpuAttentionForm::choose(shape, options, shape.stored,
+        GpuAttentionForm::choose(shape, options, shape.stored, packed,
                                  /*backward=*/false);
     const double pairs = shape.pairs() * shape.heads,
                  tokens = double(shape.batch) * shape.length * shape.heads;
@@ -294,7 +297,7 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
     Value values = k.read(op.getV(), View::Rows),
           cacheV = k.read(op.getCacheV());
     std::optional<Operands> operands;
-    Value count, lse, total;
+    Value count, positions, lse, total;
     // Weights of bf16 do not sum to 1: without the division a row would be a
     // little too long or too short as a whole.
     const bool divides = form.math == TileMath::Bf16;
@@ -307,9 +310,10 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
       operands.emplace(k, op);
       lse = k.read(ofWeights[0], View::Rows);
       count = operands->count;
+      positions = operands->positions;
     }
     product.out = k.write(op.getResult().getType(), View::Rows);
-    GpuAttentionBlocks blocks(k, shape, form, count,
+    GpuAttentionBlocks blocks(k, shape, form, count, positions,
                               form.columnBlocks(shape.valueWidth),
                               /*heavyLast=*/true);
     product.right = [&](const ChunkBlock &block) {

@@ -25,6 +25,11 @@
 //   backward   3 K + 2 V                    (4 + n) K + 3 V
 //   bytes      written once, read n times   none
 //
+// The chunks of packed documents begin anywhere, and how many there are is
+// known from the positions alone: a workgroup then takes the blocks that begin
+// among its own tokens, in the recomputed strategy, which keeps nothing a
+// chunk.
+//
 // dS = P (dP - delta), where delta is the mean of dP by the weights P, so that
 // a row of dS has the sum 0. dout * out is that mean but for the roundings of
 // `out` and P. In bf16 these are not small beside dS and, being the same for
@@ -56,7 +61,7 @@ struct GpuAttentionForm {
 
   static GpuAttentionForm choose(const AttentionShape &shape,
                                  const LoweringOptions &options, Type element,
-                                 bool backward);
+                                 bool packed, bool backward);
 
   int64_t blocksPerChunk(const AttentionShape &shape) const;
   int64_t columnBlock(int64_t width) const;
@@ -85,7 +90,9 @@ SmallVector<Value> decodeAttention(PatternRewriter &rewriter,
 /// A block of positions of one chunk in one row of the batch. Positions count
 /// from the chunk's start.
 struct ChunkBlock {
-  Value chunk;  ///< 0 is the chunk that was open before the call
+  /// 0 is the chunk that was open before the call; null with packed documents,
+  /// whose chunks nobody counts.
+  Value chunk;
   Value number; ///< of the block, in the chunk
   Value first;  ///< its first position
   /// The row of position 0 in a Rows view (may be negative).
@@ -99,10 +106,11 @@ class GpuAttentionBlocks {
 public:
   /// `inner` numbers the workgroups of one head and block: blocks of columns,
   /// say. `heavyLast`: later blocks of a chunk have more work, so they start
-  /// first.
+  /// first. Of `count` and `positions`, the kernel's views of the op's
+  /// operands, one says where tokens stand; the other is null.
   GpuAttentionBlocks(KernelBuilder &k, const AttentionShape &shape,
-                     const GpuAttentionForm &form, Value count, int64_t inner,
-                     bool heavyLast);
+                     const GpuAttentionForm &form, Value count, Value positions,
+                     int64_t inner, bool heavyLast);
   static Grid grid(const AttentionShape &shape, const GpuAttentionForm &form,
                    int64_t inner);
 
@@ -132,9 +140,14 @@ public:
   Value firstTile(const ChunkBlock &block, Value queryBlock) const;
 
 private:
+  void forDocumentBlocks(function_ref<void(const ChunkBlock &)> body);
+  /// The tokens behind `token` in its chunk, of which `place` is its position.
+  Value tokensBehind(Value token, Value place);
+
   KernelBuilder &k;
   const AttentionShape &shape;
   const GpuAttentionForm &form;
+  PackedDocuments documents;
   bool heavyLast;
   Value innerValue, headValue, rowValue, part, parts, position, length;
 };

@@ -63,8 +63,8 @@ public:
             bool scoreGradients)
       : k(k), shape(shape), q(k.read(op.getQ(), View::Rows)),
         keys(k.read(op.getK(), View::Rows)), cacheK(k.read(op.getCacheK())),
-        count(k.read(op.getCount())), lse(k.read(op.getLse(), View::Rows)),
-        form(form) {
+        count(readCount(k, op)), positions(readPositions(k, op)),
+        lse(k.read(op.getLse(), View::Rows)), form(form) {
     if (!scoreGradients)
       return;
     dout = k.read(op.getDout(), View::Rows);
@@ -147,7 +147,7 @@ public:
 
   KernelBuilder &k;
   const AttentionShape &shape;
-  Value q, keys, cacheK, count, lse, dout, values, cacheV, delta;
+  Value q, keys, cacheK, count, positions, lse, dout, values, cacheV, delta;
 
 private:
   const GpuAttentionForm &form;
@@ -178,7 +178,8 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
     if (!fitsGpuAttention(shape))
       return failure();
     const GpuAttentionForm form = GpuAttentionForm::choose(
-        shape, options, shape.stored, /*backward=*/true);
+        shape, options, shape.stored, static_cast<bool>(op.getPositions()),
+        /*backward=*/true);
     const bool centered = form.math == TileMath::Bf16;
     Value delta = emitDelta(rewriter, options, op, shape);
     SmallVector<Value> tiles, results;
@@ -224,7 +225,8 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
                                               k.b.getF32Type()));
     // A workgroup a tile: the half above the diagonal has nothing to do.
     const int64_t keyBlocks = form.blocksPerChunk(shape);
-    GpuAttentionBlocks blocks(k, shape, form, tiles.count, keyBlocks,
+    GpuAttentionBlocks blocks(k, shape, form, tiles.count, tiles.positions,
+                              keyBlocks,
                               /*heavyLast=*/true);
     tiles.start(blocks);
     if (rowSums)
@@ -265,7 +267,8 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
     Value means = k.scratch({form.block}, f32);
     const int64_t keyBlocks = form.blocksPerChunk(shape);
     constexpr int64_t kPiece = 8;
-    GpuAttentionBlocks blocks(k, shape, form, count, keyBlocks,
+    GpuAttentionBlocks blocks(k, shape, form, count, /*positions=*/{},
+                              keyBlocks,
                               /*heavyLast=*/true);
     blocks.forEach([&](const ChunkBlock &block) {
       Value number = blocks.inner(),
@@ -321,7 +324,8 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
     const int64_t width = shape.keyWidth, columns = form.columnBlock(width),
                   columnBlocks = form.columnBlocks(width),
                   slice = form.productSlice;
-    GpuAttentionBlocks blocks(k, shape, form, tiles.count, columnBlocks,
+    GpuAttentionBlocks blocks(k, shape, form, tiles.count, tiles.positions,
+                              columnBlocks,
                               /*heavyLast=*/true);
     tiles.start(blocks);
     tiles.startRowSums();
@@ -419,17 +423,18 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
     Value right = k.read(gradient.right, View::Rows);
     Value cache = gradient.cache ? k.read(gradient.cache) : Value();
     std::optional<GradTiles> tiles;
-    Value count;
+    Value count, positions;
     if (form.stored) {
       product.workspace = k.read(workspaces[gradient.scoreGradients]);
       count = k.read(op.getCount());
     } else {
       tiles.emplace(k, op, delta, shape, form, gradient.scoreGradients);
       count = tiles->count;
+      positions = tiles->positions;
     }
     product.out = k.write(gradient.type, View::Rows);
     const int64_t columnBlocks = form.columnBlocks(gradient.width);
-    GpuAttentionBlocks blocks(k, shape, form, count, columnBlocks,
+    GpuAttentionBlocks blocks(k, shape, form, count, positions, columnBlocks,
                               /*heavyLast=*/!gradient.transposed);
     product.right = [&](const ChunkBlock &block) {
       return cache ? blocks.ofChunk(right, cache, block, gradient.width)

@@ -1,5 +1,6 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "passes/Lowering/Gpu/GpuAttention.h"
+#include "llvm/ADT/bit.h"
 #include "llvm/Support/MathExtras.h"
 #include <numeric>
 
@@ -74,7 +75,8 @@ static double modelledSeconds(const AttentionShape &shape,
 
 GpuAttentionForm GpuAttentionForm::choose(const AttentionShape &shape,
                                           const LoweringOptions &options,
-                                          Type element, bool backward) {
+                                          Type element, bool packed,
+                                          bool backward) {
   const bool bf16 = element.isBF16();
   // A workspace may take this much of a GPU's memory.
   constexpr int64_t kWorkspaceBytes = int64_t(2) << 30;
@@ -97,10 +99,10 @@ GpuAttentionForm GpuAttentionForm::choose(const AttentionShape &shape,
     stored.columns = 128;
     stored.scoreSlice = stored.productSlice = 16;
   }
+  if (packed || options.attention == "recomputed")
+    return recomputed;
   if (options.attention == "stored")
     return stored;
-  if (options.attention == "recomputed")
-    return recomputed;
   const int64_t bytes =
       stored.workspace(shape, element).getNumElements() * (bf16 ? 2 : 4);
   // Short calls would leave most of the workspace unused.
@@ -125,9 +127,10 @@ Grid GpuAttentionBlocks::grid(const AttentionShape &shape,
 GpuAttentionBlocks::GpuAttentionBlocks(KernelBuilder &k,
                                        const AttentionShape &shape,
                                        const GpuAttentionForm &form,
-                                       Value count, int64_t inner,
-                                       bool heavyLast)
-    : k(k), shape(shape), form(form), heavyLast(heavyLast) {
+                                       Value count, Value positions,
+                                       int64_t inner, bool heavyLast)
+    : k(k), shape(shape), form(form), documents(k, positions),
+      heavyLast(heavyLast) {
   length = k.length();
   parts = k.ceilDiv(length, form.gridTokens(shape));
   innerValue = k.rem(k.workgroup(), k.index(inner));
@@ -136,12 +139,57 @@ GpuAttentionBlocks::GpuAttentionBlocks(KernelBuilder &k,
   rest = k.div(rest, k.index(shape.heads));
   rowValue = k.div(rest, parts);
   part = k.rem(rest, parts);
+  documents.setRow(rowValue);
+  if (documents)
+    return;
   Value seen = arith::IndexCastOp::create(k.b, k.b.getIndexType(),
                                           k.loadScalar(count, {rowValue}));
   position = k.rem(seen, k.index(shape.chunk));
 }
 
+Value GpuAttentionBlocks::tokensBehind(Value token, Value place) {
+  // Documents go on up to some token and not further: bit by bit.
+  Value last = k.sub(length, k.index(1)),
+        most =
+            k.min(k.sub(last, token), k.sub(k.index(shape.chunk - 1), place)),
+        found = k.index(0);
+  for (int64_t bit = llvm::bit_floor(uint64_t(shape.chunk)); bit > 0;
+       bit /= 2) {
+    Value more = k.add(found, k.index(bit)),
+          goesOn = documents.goesOn(k.min(k.add(token, more), last), more),
+          inside = k.less(more, k.add(most, k.index(1)));
+    found = k.select(arith::AndIOp::create(k.b, goesOn, inside), more, found);
+  }
+  return found;
+}
+
+void GpuAttentionBlocks::forDocumentBlocks(
+    function_ref<void(const ChunkBlock &)> body) {
+  Value block = k.index(form.block), one = k.index(1), zero = k.index(0),
+        from = k.mul(part, k.index(form.gridTokens(shape))),
+        to = k.min(length, k.add(from, k.index(form.gridTokens(shape))));
+  k.loop(from, to, 1, [&](Value token) {
+    Value place = k.rem(documents.position(token), k.index(shape.chunk)),
+          inside = k.rem(place, block);
+    // Chunks begin at 0; of one that was open before the call some block may
+    // have begun there too.
+    Value begins =
+        arith::OrIOp::create(k.b, k.less(inside, one), k.less(token, one));
+    k.loop(zero, k.select(begins, one, zero), 1, [&](Value) {
+      ChunkBlock own;
+      own.number = k.div(place, block);
+      own.first = k.sub(place, inside);
+      own.origin = k.add(k.mul(rowValue, length), k.sub(token, place));
+      own.cached = k.sub(place, k.min(place, token));
+      own.end = k.add(k.add(place, tokensBehind(token, place)), one);
+      body(own);
+    });
+  });
+}
+
 void GpuAttentionBlocks::forEach(function_ref<void(const ChunkBlock &)> body) {
+  if (documents)
+    return forDocumentBlocks(body);
   Value size = k.index(shape.chunk), block = k.index(form.block),
         perChunk = k.index(form.blocksPerChunk(shape)), one = k.index(1);
   // Blocks are numbered through the chunks. The call begins in the block

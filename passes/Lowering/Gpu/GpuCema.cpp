@@ -62,9 +62,9 @@ static constexpr int64_t kMatrixElements = int64_t(1) << 21;
 
 bool mlir::megalodon::usesGpuCemaMatrix(const LoweringOptions &options,
                                         Value activation, Value p,
-                                        int64_t block) {
+                                        Value positions, int64_t block) {
   auto type = tensorOf(activation);
-  if (!hasGpuCemaMatrixForm(activation, p) ||
+  if (positions || !hasGpuCemaMatrixForm(activation, p) ||
       (block && !keepsGpuCemaStates(block)))
     return false;
   if (options.cema != "auto")
@@ -319,6 +319,14 @@ void mlir::megalodon::storePair(KernelBuilder &k, Value first, Value second,
   vector::StoreOp::create(
       k.b, pair, memref, indices, /*nontemporal=*/false,
       llvm::MaybeAlign(2 * element.getIntOrFloatBitWidth() / 8));
+}
+
+SmallVector<Value> mlir::megalodon::zeroWhere(KernelBuilder &k, Value ends,
+                                              ValueRange states) {
+  SmallVector<Value> result;
+  for (Value state : states)
+    result.push_back(k.select(ends, k.constant(0, state.getType()), state));
+  return result;
 }
 
 Complex mlir::megalodon::advance(KernelBuilder &k, Complex q, Complex h,

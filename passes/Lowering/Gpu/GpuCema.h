@@ -12,6 +12,7 @@
 #include "dialect/Megalodon/Megalodon.h"
 #include "passes/Lowering/CemaKernel.h"
 #include "passes/Lowering/Lowerings.h"
+#include "passes/Lowering/PackedDocuments.h"
 
 namespace mlir::megalodon {
 
@@ -103,12 +104,18 @@ void storePair(KernelBuilder &k, Value first, Value second, Value memref,
 /// Carries `states` through `count` > 0 tokens from `firstToken` on, or in
 /// `reverse` from the last of them down. `piece` takes kGpuCemaTokens tokens,
 /// `single` one of those that are left; both get the number of tokens behind
-/// them, the activations in the order of the scan, and the states.
+/// them, the activations in the order of the scan, and the states. States do
+/// not pass from one of the `documents` (of row 0) to the next: a piece in
+/// which one begins is taken by `single`.
 SmallVector<Value> scanGpuTokens(
     KernelBuilder &k, GpuCemaThreads &threads, Value activation,
-    Value firstToken, Value count, bool reverse, ValueRange states,
+    Value firstToken, Value count, bool reverse, PackedDocuments &documents,
+    ValueRange states,
     function_ref<SmallVector<Value>(Value, ArrayRef<Value>, ValueRange)> piece,
     function_ref<SmallVector<Value>(Value, Value, ValueRange)> single);
+
+/// `states`, or zeros where `ends`.
+SmallVector<Value> zeroWhere(KernelBuilder &k, Value ends, ValueRange states);
 
 /// q h + input; a null part of the input is 0.
 Complex advance(KernelBuilder &k, Complex q, Complex h, Complex input);
@@ -117,27 +124,28 @@ Complex advance(KernelBuilder &k, Complex q, Complex h, Complex input);
 /// forwards h = q h + p u_t, or in `reverse`, the gradient's direction,
 /// h = conj(q) (h + conj(g) u_t). [S, B, N, 2, D] with S = ceil(L / segment).
 /// With `all` also those of the last (in reverse the first) segment, which
-/// else are undefined.
+/// else are undefined. `positions` (null: none) are those of packed documents.
 Value buildGpuSegmentEnds(PatternRewriter &rewriter,
                           const LoweringOptions &options, Operation *op,
-                          Value activation, Value q, Value pOrG, int64_t parts,
-                          int64_t segment, bool reverse, bool all);
+                          Value activation, Value q, Value pOrG,
+                          Value positions, int64_t parts, int64_t segment,
+                          bool reverse, bool all);
 /// In place: segments' ends become the states they start from, given the
 /// `state` [B, D, N, 2] that the first (in reverse the last) starts from; null
 /// for zero.
 Value buildGpuSegmentCarry(PatternRewriter &rewriter,
                            const LoweringOptions &options, Operation *op,
-                           Value ends, Value q, Value state, int64_t segment,
-                           bool reverse);
+                           Value ends, Value q, Value state, Value positions,
+                           int64_t segment, bool reverse);
 /// Length of a call's segment, which only for the last is not `segment`.
 Value segmentLength(KernelBuilder &k, Value index, int64_t segment);
 
 /// The matrix form: whether an op takes it, by the cost rule or by the option
 /// --cema; `block` is the distance of the states that it keeps or reads (0:
-/// none). The tokens of which its segments are a multiple, and those of a
-/// segment (0: whole rows).
+/// none); packed documents have no matrix form. The tokens of which its
+/// segments are a multiple, and those of a segment (0: whole rows).
 bool usesGpuCemaMatrix(const LoweringOptions &options, Value activation,
-                       Value p, int64_t block);
+                       Value p, Value positions, int64_t block);
 bool hasGpuCemaMatrixForm(Value activation, Value p);
 bool keepsGpuCemaStates(int64_t block);
 int64_t gpuCemaChunk();

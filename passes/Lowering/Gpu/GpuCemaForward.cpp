@@ -23,7 +23,8 @@ public:
         block(op.getBlockStates().use_empty()
                   ? 0
                   : static_cast<int64_t>(op.getBlock())),
-        segment(segment), f32(elementOf(op.getState())) {
+        segment(segment), f32(elementOf(op.getState())),
+        documents(k, readPositions(k, op)) {
     x = k.read(op.getX(), View::Rows);
     p = k.read(op.getP());
     q = k.read(op.getQ());
@@ -45,6 +46,7 @@ public:
           pair = k.div(k.workgroup(), blocks), length = k.length();
     row = segment ? k.rem(pair, k.batch()) : pair;
     threads.begin(k, k.rem(k.workgroup(), blocks));
+    documents.setRow(k.index(0));
     loadCoefficients();
     Value first = k.index(0), end = length;
     SmallVector<Value> states;
@@ -113,7 +115,7 @@ private:
   SmallVector<Value> scan(Value first, Value count, ValueRange states) {
     Value token = k.add(k.mul(row, k.length()), first);
     return scanGpuTokens(
-        k, threads, x, token, count, /*reverse=*/false, states,
+        k, threads, x, token, count, /*reverse=*/false, documents, states,
         [&](Value offset, ArrayRef<Value> xs, ValueRange before) {
           SmallVector<Value> h(before), ys;
           for (size_t t = 0; t < xs.size(); t += 2)
@@ -173,6 +175,7 @@ private:
   /// segment (0: whole rows).
   int64_t block, segment;
   Type f32;
+  PackedDocuments documents;
   Value x, p, q, g, omega, starts, y, newState, blockStates, row;
   SmallVector<Row> table;
   Value k0, k1, skip;
@@ -192,7 +195,7 @@ struct GpuCemaLowering : OpRewritePattern<CemaOp> {
     const int64_t unit =
         saves ? static_cast<int64_t>(op.getBlock()) : kGpuCemaTokens;
     const bool matrix =
-        usesGpuCemaMatrix(options, op.getX(), op.getP(),
+        usesGpuCemaMatrix(options, op.getX(), op.getP(), op.getPositions(),
                           saves ? static_cast<int64_t>(op.getBlock()) : 0);
     GpuCemaForm form = chooseGpuCemaForm(options.cema, batch, length, channels,
                                          states, /*perThread=*/8, unit);
@@ -201,11 +204,13 @@ struct GpuCemaLowering : OpRewritePattern<CemaOp> {
     Value starts;
     if (form.segment) {
       starts = buildGpuSegmentEnds(rewriter, options, op, op.getX(), op.getQ(),
-                                   op.getP(), form.parts, form.segment,
+                                   op.getP(), op.getPositions(), form.parts,
+                                   form.segment,
                                    /*reverse=*/false, /*all=*/false);
-      starts = buildGpuSegmentCarry(rewriter, options, op, starts, op.getQ(),
-                                    op.getState(), form.segment,
-                                    /*reverse=*/false);
+      starts =
+          buildGpuSegmentCarry(rewriter, options, op, starts, op.getQ(),
+                               op.getState(), op.getPositions(), form.segment,
+                               /*reverse=*/false);
     }
     double bytes = 2 * bytesOf(type) + 2 * bytesOf(op.getState().getType()) +
                    40.0 * channels * states;

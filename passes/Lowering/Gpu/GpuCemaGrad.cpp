@@ -24,7 +24,7 @@ public:
   GradientKernel(KernelBuilder &k, GpuCemaThreads &threads, CemaGradOp op,
                  int64_t segment, Value segmentStates, Type partialType)
       : k(k), threads(threads), segment(segment), f32(k.b.getF32Type()),
-        f64(k.b.getF64Type()) {
+        f64(k.b.getF64Type()), documents(k, readPositions(k, op)) {
     auto type = tensorOf(op.getX());
     block = std::min<int64_t>(op.getBlock(), type.getDimSize(1));
     dy = k.read(op.getDy(), View::Rows);
@@ -54,6 +54,7 @@ public:
           pair = k.div(k.workgroup(), blocks), first = zero, end = k.length();
     row = segment ? k.rem(pair, k.batch()) : pair;
     threads.begin(k, k.rem(k.workgroup(), blocks));
+    documents.setRow(k.index(0));
     loadCoefficients();
     SmallVector<Value> m(2 * threads.perThread, k.constant(0, f32));
     Value index = zero;
@@ -119,17 +120,18 @@ private:
 
     Value whole = k.sub(count, k.rem(count, size));
     if (pieces)
-      h = k.loop(zero, whole, kGpuCemaTokens, h,
-                 [&](Value offset, ValueRange before) {
-                   Value piece = k.div(offset, size);
-                   for (auto [i, value] : llvm::enumerate(before))
-                     k.storeScalar(value, pieceStates,
-                                   {piece, k.index(i), k.thread()});
-                   SmallVector<Value> after(before);
-                   for (Value u : loadPiece(x, k.add(token, offset)))
-                     after = forward(after, u);
-                   return after;
-                 });
+      h = k.loop(
+          zero, whole, kGpuCemaTokens, h, [&](Value offset, ValueRange before) {
+            Value piece = k.div(offset, size);
+            for (auto [i, value] : llvm::enumerate(before))
+              k.storeScalar(value, pieceStates,
+                            {piece, k.index(i), k.thread()});
+            SmallVector<Value> after(before);
+            Value first = k.add(token, offset);
+            for (auto [t, u] : llvm::enumerate(loadPiece(x, first)))
+              after = forward(entering(k.add(first, k.index(t)), after), u);
+            return after;
+          });
 
     // Tokens past the last whole piece one at a time, each with its state from
     // that of the piece: seven at most, and only at the end of a block.
@@ -138,12 +140,15 @@ private:
       Value t = k.sub(k.sub(rest, one), i);
       SmallVector<Value> here =
           k.loop(zero, t, 1, h, [&](Value j, ValueRange states) {
-            return forward(states, load(x, k.add(restToken, j)));
+            Value at = k.add(restToken, j);
+            return forward(entering(at, states), load(x, at));
           });
       Value at = k.add(restToken, t), u = load(x, at), cotangent = load(dy, at);
+      here = entering(at, here);
       SmallVector<Value> after(before);
       Value gradient = backward(u, cotangent, here, forward(here, u), after);
       store(gradient, at);
+      leave(at, after);
       return after;
     });
 
@@ -172,13 +177,35 @@ private:
     for (int64_t i = 0; i < 2 * threads.perThread; ++i)
       h[0].push_back(
           k.loadScalar(pieceStates, {piece, k.index(i), k.thread()}));
-    for (int64_t t = 0; t < kGpuCemaTokens; ++t)
-      h[t + 1] = forward(h[t], xs[t]);
+    // entered[t]: h[t], unless a document begins at t.
+    SmallVector<SmallVector<Value>> entered(kGpuCemaTokens);
+    auto place = [&](int64_t t) { return k.add(at, k.index(t)); };
+    for (int64_t t = 0; t < kGpuCemaTokens; ++t) {
+      entered[t] = entering(place(t), h[t]);
+      h[t + 1] = forward(entered[t], xs[t]);
+    }
     SmallVector<Value> after(before), dxs(kGpuCemaTokens);
-    for (int64_t t = kGpuCemaTokens - 1; t >= 0; --t)
-      dxs[t] = backward(xs[t], dys[t], h[t], h[t + 1], after);
+    for (int64_t t = kGpuCemaTokens - 1; t >= 0; --t) {
+      dxs[t] = backward(xs[t], dys[t], entered[t], h[t + 1], after);
+      leave(place(t), after);
+    }
     store(dxs, at);
     return after;
+  }
+
+  /// The states that a token sees of those in front of it.
+  SmallVector<Value> entering(Value token, ValueRange h) {
+    if (!documents)
+      return SmallVector<Value>(h);
+    return zeroWhere(k, documents.begins(token), h);
+  }
+  /// Takes from `carried` what does not get in front of a token: m where a
+  /// document begins.
+  void leave(Value token, MutableArrayRef<Value> carried) {
+    if (!documents)
+      return;
+    MutableArrayRef<Value> m = carried.take_front(2 * threads.perThread);
+    llvm::copy(zeroWhere(k, documents.begins(token), m), m.begin());
   }
 
   SmallVector<Value> forward(ValueRange h, Value u) {
@@ -270,6 +297,7 @@ private:
   /// Tokens between saved states, and of a segment (0: whole rows).
   int64_t block, segment, pieces;
   Type f32, f64;
+  PackedDocuments documents;
   Value dy, x, p, q, g, omega, blockStates, starts, dnewState, dx, dstate,
       partial, pieceStates, totals, row, skip;
   SmallVector<Row> table;
@@ -335,10 +363,10 @@ struct GpuCemaGradLowering : OpRewritePattern<CemaGradOp> {
 
   LogicalResult matchAndRewrite(CemaGradOp op,
                                 PatternRewriter &rewriter) const override {
-    Partials result =
-        usesGpuCemaMatrix(options, op.getX(), op.getP(), op.getBlock())
-            ? buildMatrix(rewriter, op)
-            : buildScan(rewriter, op);
+    Partials result = usesGpuCemaMatrix(options, op.getX(), op.getP(),
+                                        op.getPositions(), op.getBlock())
+                          ? buildMatrix(rewriter, op)
+                          : buildScan(rewriter, op);
     SmallVector<Value> sums =
         addPartials(rewriter, options, op, result.sums, result.segment);
     rewriter.replaceOp(
@@ -359,11 +387,12 @@ private:
     if (!form.segment)
       return {};
     Value ends = buildGpuSegmentEnds(rewriter, options, op, op.getDy(),
-                                     op.getQ(), op.getG(), form.parts,
-                                     form.segment, /*reverse=*/true,
+                                     op.getQ(), op.getG(), op.getPositions(),
+                                     form.parts, form.segment, /*reverse=*/true,
                                      /*all=*/false);
     return buildGpuSegmentCarry(rewriter, options, op, ends, op.getQ(),
-                                op.getDnewState(), form.segment,
+                                op.getDnewState(), op.getPositions(),
+                                form.segment,
                                 /*reverse=*/true);
   }
 

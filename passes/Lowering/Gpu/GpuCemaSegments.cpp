@@ -12,7 +12,8 @@ using namespace mlir::megalodon;
 
 SmallVector<Value> mlir::megalodon::scanGpuTokens(
     KernelBuilder &k, GpuCemaThreads &threads, Value activation,
-    Value firstToken, Value count, bool reverse, ValueRange states,
+    Value firstToken, Value count, bool reverse, PackedDocuments &documents,
+    ValueRange states,
     function_ref<SmallVector<Value>(Value, ArrayRef<Value>, ValueRange)> piece,
     function_ref<SmallVector<Value>(Value, Value, ValueRange)> single) {
   Value zero = k.index(0), size = k.index(kGpuCemaTokens), one = k.index(1);
@@ -21,6 +22,33 @@ SmallVector<Value> mlir::megalodon::scanGpuTokens(
     Value token = reverse ? k.sub(last, offset) : offset;
     return k.loadScalar(activation,
                         {k.add(firstToken, token), threads.channel});
+  };
+  auto oneToken = [&](Value offset, ValueRange before) {
+    if (!documents)
+      return single(offset, load(offset), before);
+    Value begins = documents.begins(
+        k.add(firstToken, reverse ? k.sub(last, offset) : offset));
+    if (reverse)
+      return zeroWhere(k, begins, single(offset, load(offset), before));
+    return single(offset, load(offset), zeroWhere(k, begins, before));
+  };
+  auto onePiece = [&](Value offset, ArrayRef<Value> u, ValueRange before) {
+    if (!documents)
+      return piece(offset, u, before);
+    Value behind = k.sub(size, one),
+          lastOfPiece = reverse ? k.sub(last, offset) : k.add(offset, behind);
+    auto ifOp = scf::IfOp::create(
+        k.b, before.getTypes(),
+        documents.goesOn(k.add(firstToken, lastOfPiece), size), true);
+    OpBuilder::InsertionGuard guard(k.b);
+    k.b.setInsertionPointToStart(ifOp.thenBlock());
+    scf::YieldOp::create(k.b, piece(offset, u, before));
+    k.b.setInsertionPointToStart(ifOp.elseBlock());
+    scf::YieldOp::create(
+        k.b, k.loop(zero, size, 1, before, [&](Value i, ValueRange states) {
+          return oneToken(k.add(offset, i), states);
+        }));
+    return SmallVector<Value>(ifOp.getResults());
   };
   // The first piece; where there is none, something of the tokens that are.
   SmallVector<Value> carried(states);
@@ -37,13 +65,13 @@ SmallVector<Value> mlir::megalodon::scanGpuTokens(
                      for (int64_t i = 0; i < kGpuCemaTokens; ++i)
                        coming.push_back(load(k.add(next, k.index(i))));
                      SmallVector<Value> after =
-                         piece(offset, u, before.take_front(stateCount));
+                         onePiece(offset, u, before.take_front(stateCount));
                      llvm::append_range(after, coming);
                      return after;
                    });
   carried.resize(stateCount);
   return k.loop(whole, count, 1, carried, [&](Value offset, ValueRange before) {
-    return single(offset, load(offset), before);
+    return oneToken(offset, before);
   });
 }
 
@@ -68,10 +96,11 @@ Complex scale(KernelBuilder &k, Complex value, Value u, Complex to = {}) {
 class EndsKernel {
 public:
   EndsKernel(KernelBuilder &k, GpuCemaThreads &threads, Value activation,
-             Value q, Value pOrG, int64_t segment, bool reverse, bool all,
-             Type endsType)
+             Value q, Value pOrG, Value positions, int64_t segment,
+             bool reverse, bool all, Type endsType)
       : k(k), threads(threads), segment(segment), reverse(reverse), all(all),
         u(k.read(activation, View::Rows)), q(k.read(q)), pOrG(k.read(pOrG)),
+        documents(k, positions ? k.read(positions, View::Flat) : Value()),
         ends(k.write(endsType, View::Flat)),
         f32(cast<RankedTensorType>(endsType).getElementType()) {}
 
@@ -80,6 +109,7 @@ public:
           pair = k.div(k.workgroup(), blocks);
     Value row = k.rem(pair, k.batch()), index = k.div(pair, k.batch());
     threads.begin(k, k.rem(k.workgroup(), blocks));
+    documents.setRow(k.index(0));
     auto run = [&] {
       loadCoefficients();
       SmallVector<Value> states(2 * threads.perThread, k.constant(0, f32));
@@ -87,7 +117,7 @@ public:
           k.add(k.mul(row, k.length()), k.mul(index, k.index(segment)));
       states = scanGpuTokens(
           k, threads, u, first, segmentLength(k, index, segment), reverse,
-          states,
+          documents, states,
           [&](Value, ArrayRef<Value> tokens, ValueRange before) {
             SmallVector<Value> h(before);
             for (size_t t = 0; t < tokens.size(); t += 4)
@@ -175,7 +205,9 @@ private:
   GpuCemaThreads &threads;
   int64_t segment;
   bool reverse, all;
-  Value u, q, pOrG, ends;
+  Value u, q, pOrG;
+  PackedDocuments documents;
+  Value ends;
   Type f32;
   SmallVector<Row> table;
 };
@@ -273,9 +305,9 @@ Complex loadQ(KernelBuilder &k, PairThreads &pairs, Value q, bool reverse) {
 Value mlir::megalodon::buildGpuSegmentEnds(PatternRewriter &rewriter,
                                            const LoweringOptions &options,
                                            Operation *op, Value activation,
-                                           Value q, Value pOrG, int64_t parts,
-                                           int64_t segment, bool reverse,
-                                           bool all) {
+                                           Value q, Value pOrG, Value positions,
+                                           int64_t parts, int64_t segment,
+                                           bool reverse, bool all) {
   auto type = tensorOf(activation);
   int64_t batch = type.getDimSize(0), length = type.getDimSize(1),
           channels = type.getDimSize(2), states = tensorOf(q).getDimSize(1);
@@ -286,7 +318,8 @@ Value mlir::megalodon::buildGpuSegmentEnds(PatternRewriter &rewriter,
   KernelBuilder k(rewriter, options, op,
                   reverse ? "cema_grad_ends" : "cema_ends",
                   GpuCemaThreads::kThreads);
-  EndsKernel(k, threads, activation, q, pOrG, segment, reverse, all, endsType)
+  EndsKernel(k, threads, activation, q, pOrG, positions, segment, reverse, all,
+             endsType)
       .build();
   return k.finish({.factor = threads.workgroups(),
                    .outer = plan::Outer::Batch,
@@ -299,15 +332,18 @@ Value mlir::megalodon::buildGpuSegmentEnds(PatternRewriter &rewriter,
 Value mlir::megalodon::buildGpuSegmentCarry(PatternRewriter &rewriter,
                                             const LoweringOptions &options,
                                             Operation *op, Value ends, Value q,
-                                            Value state, int64_t segment,
-                                            bool reverse) {
+                                            Value state, Value positions,
+                                            int64_t segment, bool reverse) {
   PairThreads pairs(tensorOf(q).getDimSize(0), tensorOf(q).getDimSize(1));
   KernelBuilder k(rewriter, options, op,
                   reverse ? "cema_grad_carry" : "cema_carry",
                   PairThreads::kThreads);
-  Value qIn = k.read(q), stateIn = state ? k.read(state) : Value(),
-        carries = k.update(ends, View::Flat);
+  Value qIn = k.read(q), stateIn = state ? k.read(state) : Value();
+  PackedDocuments documents(k, positions ? k.read(positions, View::Flat)
+                                         : Value());
+  Value carries = k.update(ends, View::Flat);
   pairs.run(k, [&] {
+    documents.setRow(pairs.row);
     Type f32 = elementOf(ends), f64 = k.b.getF64Type();
     Complex q1 = loadQ(k, pairs, qIn, reverse);
     Complex factor = power(k, q1, segment);
@@ -328,6 +364,14 @@ Value mlir::megalodon::buildGpuSegmentCarry(PatternRewriter &rewriter,
                     Complex by) -> SmallVector<Value> {
       Complex end = pairs.load(k, carries, index);
       put(index, before);
+      if (documents) {
+        // What comes in front of a document's begin does not get past it.
+        Value tokens = segmentLength(k, index, segment),
+              behind = k.add(k.mul(index, k.index(segment)), tokens),
+              passes = documents.goesOn(k.sub(behind, one), tokens),
+              none = k.constant(0, f64);
+        by = {k.select(passes, by.re, none), k.select(passes, by.im, none)};
+      }
       Complex after = advance(k, by, {before[0], before[1]}, end);
       return {after.re, after.im};
     };
@@ -378,7 +422,8 @@ Value buildSummary(PatternRewriter &rewriter, const LoweringOptions &options,
                         /*perThread=*/8, /*unit=*/kGpuCemaTokens);
   int64_t segment = form.segment ? form.segment : length;
   Value ends = buildGpuSegmentEnds(rewriter, options, op, activation, q, pOrG,
-                                   form.parts, segment, reverse, /*all=*/true);
+                                   /*positions=*/{}, form.parts, segment,
+                                   reverse, /*all=*/true);
 
   PairThreads pairs(channels, states);
   KernelBuilder k(rewriter, options, op,
