@@ -26,6 +26,7 @@ MODELS = {
     "tiny": ("megalodon-tiny", "train:2x64,generate:1", "f32"),
     "200M": ("mega200M", "train:1x4096,generate:1", "bf16"),
     "200M-packed": ("mega200M", "train:1x4096", "bf16", ["--packed"], "^(attention|cema|timestep)"),
+    "39M-mega": ("mega-enwik8-39m", "train:4x2048", "bf16", [], "^(attention|mega|ema|update)"),
     "1.3B": ("mega1.3B", "train:1x4096,generate:1", "bf16"),
     "7.3B": ("mega7.3B", "train:1x4096,generate:1", "bf16"),
     "7.3B-f32": ("mega7.3B", "train:1x4096", "f32"),

@@ -13,7 +13,6 @@
 #include "mlir/Transforms/WalkPatternRewriteDriver.h"
 #include "passes/Lowering/Lowerings.h"
 #include "passes/Lowering/Passes.h"
-#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::megalodon {
 #define GEN_PASS_DEF_LOWERTOKERNELS
@@ -22,24 +21,6 @@ namespace mlir::megalodon {
 
 using namespace mlir;
 using namespace mlir::megalodon;
-
-/// No GPU kernel has other weights than those of a softmax.
-static LogicalResult checkAttentionFunctions(ModuleOp module) {
-  WalkResult result = module.walk([](Operation *op) {
-    const bool laplace =
-        llvm::TypeSwitch<Operation *, bool>(op)
-            .Case<ChunkAttentionOp, ChunkAttentionGradOp>([](auto op) {
-              return op.getFunction() == AttentionFunction::Laplace;
-            })
-            .Default(false);
-    if (!laplace)
-      return WalkResult::advance();
-    op->emitOpError("laplace attention is lowered for the cpu only: expected "
-                    "--target=cpu, or softmax");
-    return WalkResult::interrupt();
-  });
-  return failure(result.wasInterrupted());
-}
 
 namespace {
 struct LowerToKernels
@@ -57,10 +38,6 @@ struct LowerToKernels
     options.gemm = gemm;
     options.cores = cores;
     options.sharedBytes = sharedBytes;
-
-    if (options.target == Target::Cuda &&
-        failed(checkAttentionFunctions(getOperation())))
-      return signalPassFailure();
 
     RewritePatternSet patterns(&getContext());
     populateCemaLowering(patterns, options);

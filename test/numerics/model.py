@@ -186,8 +186,6 @@ def main():
         for model in models():
             if args.only and not re.search(args.only, model.name):
                 continue
-            if "laplace" in model.name and "--target=cuda" in args.opt_arg:
-                continue  # lowered for the cpu only
             try:
                 test = ModelTest(model, runner, precision, report)
                 test.fresh()

@@ -265,8 +265,6 @@ def main():
         for case in all_cases(precision, not args.no_gradients):
             if args.only and not re.search(args.only, case.name) or precision == "bf16" and not case.op.narrow:
                 continue
-            if "laplace" in case.attributes and "--target=cuda" in args.opt_arg:
-                continue  # Laplace attention is lowered for the cpu only
             if args.list:
                 print(case.name)
                 continue

@@ -11,11 +11,11 @@ ODD = (9, 15, 18, 21, 33, 45, 50)
 
 
 class Draw:
-    """A function @test of ops on `B` rows of `L` tokens. `extents` are what other dimensions are drawn from; `aligned` and
-    `laplace` ask for what CEMA's matrix form is made for, and for what only the cpu has, attention with Laplace's weights."""
+    """A function @test of ops on `B` rows of `L` tokens. `extents` are what other dimensions are drawn from; `aligned`
+    asks for what CEMA's matrix form is made for."""
 
-    def __init__(self, rng, precision, B, L, extents=(1,) + PRIMES + ODD, aligned=False, laplace=False):
-        self.rng, self.precision, self.B, self.L, self.extents, self.aligned, self.laplace = rng, precision, B, L, extents, aligned, laplace
+    def __init__(self, rng, precision, B, L, extents=(1,) + PRIMES + ODD, aligned=False):
+        self.rng, self.precision, self.B, self.L, self.extents, self.aligned = rng, precision, B, L, extents, aligned
         self.function, self.tensors = Function(precision), {}
         self.add("tokens", np.zeros((B, L), np.int32))
 
@@ -189,8 +189,7 @@ def attention(d):
         for row, start in enumerate(inputs["count"] % chunk):  # what is beyond the open chunk must not matter
             inputs["cache_k"][row, start:], inputs["cache_v"][row, start:] = 1e3, -1e3
         d.case(op_cases.ChunkAttention(), inputs, **heads)
-        if d.laplace:
-            d.case(op_cases.ChunkAttention(), inputs, **heads, laplace=True)
+        d.case(op_cases.ChunkAttention(), inputs, **heads, laplace=True)
         positions = op_cases.packed_positions(d.rng, d.B, d.L, d.any(1, 3, 12, 80), inputs["count"])
         d.case(op_cases.ChunkAttention(), {**inputs, "positions": positions}, **heads)
 

@@ -108,8 +108,7 @@ class Shapes:
                     continue
                 rng = self.rng(name)
                 extents = {"extents": (1,)} if call == "one" else {}
-                made = Draw(rng, precision, int(rng.choice(rows)), int(rng.choice(lengths)), aligned=lowering == "matrix",
-                            laplace=self.args.target == "cpu", **extents)
+                made = Draw(rng, precision, int(rng.choice(rows)), int(rng.choice(lengths)), aligned=lowering == "matrix", **extents)
                 for family in families:
                     family(made)
                 folder, stem = self.runner[precision].folder, name.replace("/", ".")
@@ -133,7 +132,7 @@ class Shapes:
 
 def covered():
     """Ops of the dialect's page that no module holds."""
-    drawn = Draw(np.random.default_rng(0), "f32", 2, 3, laplace=True)
+    drawn = Draw(np.random.default_rng(0), "f32", 2, 3)
     for family in random_ops.FAMILIES:
         family(drawn)
     page = pathlib.Path(tools.REPOSITORY / "docs/dialect.md").read_text(encoding="utf-8")

@@ -231,29 +231,32 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
                          op.getHeads());
     if (!fitsGpuAttention(shape))
       return failure();
-    const bool packed = static_cast<bool>(op.getPositions());
-    if (!packed && fitsDecodeAttention(shape, options)) {
+    const bool softmax = op.getFunction() == AttentionFunction::Softmax,
+               packed = static_cast<bool>(op.getPositions());
+    if (softmax && !packed && fitsDecodeAttention(shape, options)) {
       rewriter.replaceOp(op, decodeAttention(rewriter, options, op, shape));
       return success();
     }
-    const GpuAttentionForm form =
-        GpuAttentionForm::choose(shape, options, shape.stored, packed,
-                                 /*backward=*/false);
+    const GpuAttentionForm form = GpuAttentionForm::choose(
+        shape, options, shape.stored, packed || !softmax, /*backward=*/false);
     const double pairs = shape.pairs() * shape.heads,
                  tokens = double(shape.batch) * shape.length * shape.heads;
     const int64_t blocks = form.columnBlocks(shape.valueWidth);
 
-    KernelBuilder weights(rewriter, options, op,
-                          form.stored ? "attention_weights" : "attention_lse",
-                          form.threads);
-    if (!form.stored)
-      keepResident(weights, 2);
-    WeightsKernel(weights, op, shape, form).emit();
-    SmallVector<Value> ofWeights =
-        weights.finish(GpuAttentionBlocks::grid(shape, form, 1),
-                       2.0 * pairs * shape.keyWidth * (form.stored ? 2 : 1),
-                       shape.bytes(2.0 * tokens * shape.keyWidth +
-                                   (form.stored ? pairs : 0.0)));
+    SmallVector<Value> ofWeights;
+    if (softmax) {
+      KernelBuilder weights(rewriter, options, op,
+                            form.stored ? "attention_weights" : "attention_lse",
+                            form.threads);
+      if (!form.stored)
+        keepResident(weights, 2);
+      WeightsKernel(weights, op, shape, form).emit();
+      ofWeights =
+          weights.finish(GpuAttentionBlocks::grid(shape, form, 1),
+                         2.0 * pairs * shape.keyWidth * (form.stored ? 2 : 1),
+                         shape.bytes(2.0 * tokens * shape.keyWidth +
+                                     (form.stored ? pairs : 0.0)));
+    }
 
     KernelBuilder k(rewriter, options, op, "attention_values", form.threads);
     emitValues(k, op, shape, form, ofWeights);
@@ -263,7 +266,9 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
             (shape.valueWidth + (form.stored ? 0 : blocks * shape.keyWidth)),
         shape.bytes(2.0 * tokens * shape.valueWidth +
                     (form.stored ? pairs : 2.0 * tokens * shape.keyWidth)));
-    rewriter.replaceOp(op, {result[0], ofWeights[0]});
+    if (softmax)
+      result.push_back(ofWeights[0]);
+    rewriter.replaceOp(op, result);
     return success();
   }
 
@@ -300,7 +305,8 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
     Value count, positions, lse, total;
     // Weights of bf16 do not sum to 1: without the division a row would be a
     // little too long or too short as a whole.
-    const bool divides = form.math == TileMath::Bf16;
+    const bool softmax = !ofWeights.empty(),
+               divides = softmax && form.math == TileMath::Bf16;
     if (form.stored) {
       product.workspace = k.read(ofWeights[1]);
       if (divides)
@@ -308,7 +314,8 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
       count = k.read(op.getCount());
     } else {
       operands.emplace(k, op);
-      lse = k.read(ofWeights[0], View::Rows);
+      if (softmax)
+        lse = k.read(ofWeights[0], View::Rows);
       count = operands->count;
       positions = operands->positions;
     }
@@ -345,9 +352,12 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
             blocks.ofChunk(operands->keys, operands->cacheK, block,
                            shape.keyWidth),
             keyFirst, shape.keyWidth);
-        scores->toWeights(
-            sums, queryFirst, keyFirst,
-            blocks.ofRows(scores->product, lse, block, queryFirst, kNoToken));
+        if (softmax)
+          scores->toWeights(
+              sums, queryFirst, keyFirst,
+              blocks.ofRows(scores->product, lse, block, queryFirst, kNoToken));
+        else
+          scores->toWeights(sums, queryFirst, keyFirst, laplaceWeight);
         tile.store(k, scores->product, sums);
         if (divides)
           addToParts(k, *scores, parts, sums, keyFirst);

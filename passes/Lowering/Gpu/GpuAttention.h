@@ -25,6 +25,10 @@
 //   backward   3 K + 2 V                    (4 + n) K + 3 V
 //   bytes      written once, read n times   none
 //
+// Laplace weights are a function of the score alone: there is no lse, no delta
+// and no sum to take out, and dS = P'(score) dP. They have the recomputed
+// strategy.
+//
 // The chunks of packed documents begin anywhere, and how many there are is
 // known from the positions alone: a workgroup then takes the blocks that begin
 // among its own tokens, in the recomputed strategy, which keeps nothing a
@@ -59,9 +63,10 @@ struct GpuAttentionForm {
   int64_t scoreSlice = 32, productSlice = 32, stages = 2;
   int64_t scoreWarpsM = 2, scoreWarpsN = 2, warpsM = 1, warpsN = 4;
 
+  /// `recomputes`: whatever the option --attention says.
   static GpuAttentionForm choose(const AttentionShape &shape,
                                  const LoweringOptions &options, Type element,
-                                 bool packed, bool backward);
+                                 bool recomputes, bool backward);
 
   int64_t blocksPerChunk(const AttentionShape &shape) const;
   int64_t columnBlock(int64_t width) const;
@@ -169,6 +174,10 @@ public:
   /// Replaces scores by weights.
   void toWeights(SmallVectorImpl<Value> &sums, Value queryFirst, Value keyFirst,
                  ArrayRef<Value> lse);
+  /// Replaces scores by what `function` makes of them, laplaceWeight or
+  /// laplaceDerivative.
+  void toWeights(SmallVectorImpl<Value> &sums, Value queryFirst, Value keyFirst,
+                 function_ref<Value(KernelBuilder &, Value)> function);
   /// What weights add to the sums of this thread's rows, as tiles hold them:
   /// rounded.
   void addToRows(ArrayRef<Value> weights, MutableArrayRef<Value> rowSums);

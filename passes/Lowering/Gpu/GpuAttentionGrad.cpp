@@ -61,16 +61,19 @@ public:
   GradTiles(KernelBuilder &k, ChunkAttentionGradOp op, Value deltaTensor,
             const AttentionShape &shape, const GpuAttentionForm &form,
             bool scoreGradients)
-      : k(k), shape(shape), q(k.read(op.getQ(), View::Rows)),
-        keys(k.read(op.getK(), View::Rows)), cacheK(k.read(op.getCacheK())),
-        count(readCount(k, op)), positions(readPositions(k, op)),
-        lse(k.read(op.getLse(), View::Rows)), form(form) {
+      : k(k), shape(shape),
+        softmax(op.getFunction() == AttentionFunction::Softmax),
+        q(k.read(op.getQ(), View::Rows)), keys(k.read(op.getK(), View::Rows)),
+        cacheK(k.read(op.getCacheK())), count(readCount(k, op)),
+        positions(readPositions(k, op)),
+        lse(softmax ? k.read(op.getLse(), View::Rows) : Value()), form(form) {
     if (!scoreGradients)
       return;
     dout = k.read(op.getDout(), View::Rows);
     values = k.read(op.getV(), View::Rows);
     cacheV = k.read(op.getCacheV());
-    delta = k.read(deltaTensor, View::Rows);
+    if (softmax)
+      delta = k.read(deltaTensor, View::Rows);
   }
 
   /// Once all buffers of the kernel are known.
@@ -79,38 +82,44 @@ public:
     scores.emplace(k, shape, form);
   }
 
-  /// The tile of P.
+  /// The tile of P, or with `forGradients` of what dP is multiplied by: the
+  /// same with a softmax, the derivative of Laplace weights.
   void makeWeights(const ChunkBlock &block, Value queryFirst, Value keyFirst,
-                   const TileStore &tile) {
+                   const TileStore &tile, bool forGradients = false) {
     SmallVector<Value> sums =
         scores->multiply(blocks->ofCall(q, block, shape.keyWidth), queryFirst,
                          blocks->ofChunk(keys, cacheK, block, shape.keyWidth),
                          keyFirst, shape.keyWidth);
-    scores->toWeights(
-        sums, queryFirst, keyFirst,
-        blocks->ofRows(scores->product, lse, block, queryFirst, kNoToken));
+    if (softmax)
+      scores->toWeights(
+          sums, queryFirst, keyFirst,
+          blocks->ofRows(scores->product, lse, block, queryFirst, kNoToken));
+    else
+      scores->toWeights(sums, queryFirst, keyFirst,
+                        forGradients ? laplaceDerivative : laplaceWeight);
     tile.store(k, scores->product, sums);
   }
 
-  /// The tile of dS = P (dout v - delta). A thread's weights wait in `weights`
-  /// (which may be `tile` itself). Returns what the thread holds of the sums of
-  /// its rows.
+  /// The tile of dS = P (dout v - delta), or P' dout v. A thread's weights wait
+  /// in `weights` (which may be `tile` itself). Returns what the thread holds
+  /// of the sums of its rows.
   SmallVector<Value> makeGradients(const ChunkBlock &block, Value queryFirst,
                                    Value keyFirst, const TileStore &weights,
                                    const TileStore &tile) {
-    makeWeights(block, queryFirst, keyFirst, weights);
+    makeWeights(block, queryFirst, keyFirst, weights, /*forGradients=*/true);
     SmallVector<Value> sums = scores->multiply(
         blocks->ofCall(dout, block, shape.valueWidth), queryFirst,
         blocks->ofChunk(values, cacheV, block, shape.valueWidth), keyFirst,
         shape.valueWidth);
-    SmallVector<Value> deltas =
-        blocks->ofRows(scores->product, delta, block, queryFirst, 0.0);
+    SmallVector<Value> deltas;
+    if (softmax)
+      deltas = blocks->ofRows(scores->product, delta, block, queryFirst, 0.0);
     SmallVector<Value> rowSums(rowsHeld(), k.constant(0.0, k.b.getF32Type()));
     scores->product.visit(sums, [&](int64_t i, Value row, Value column,
                                     MutableArrayRef<Value> values) {
       SmallVector<Value> ofRow = weights.load(k, values.size(), row, column);
       for (auto [value, weight] : llvm::zip(values, ofRow)) {
-        value = k.mul(weight, k.sub(value, deltas[i]));
+        value = k.mul(weight, softmax ? k.sub(value, deltas[i]) : value);
         rowSums[i] = k.add(rowSums[i], value);
       }
     });
@@ -147,6 +156,7 @@ public:
 
   KernelBuilder &k;
   const AttentionShape &shape;
+  bool softmax;
   Value q, keys, cacheK, count, positions, lse, dout, values, cacheV, delta;
 
 private:
@@ -177,11 +187,12 @@ struct GpuChunkAttentionGradLowering : OpRewritePattern<ChunkAttentionGradOp> {
                          op.getHeads());
     if (!fitsGpuAttention(shape))
       return failure();
+    const bool softmax = op.getFunction() == AttentionFunction::Softmax;
     const GpuAttentionForm form = GpuAttentionForm::choose(
-        shape, options, shape.stored, static_cast<bool>(op.getPositions()),
+        shape, options, shape.stored, op.getPositions() || !softmax,
         /*backward=*/true);
-    const bool centered = form.math == TileMath::Bf16;
-    Value delta = emitDelta(rewriter, options, op, shape);
+    const bool centered = softmax && form.math == TileMath::Bf16;
+    Value delta = softmax ? emitDelta(rewriter, options, op, shape) : Value();
     SmallVector<Value> tiles, results;
     if (form.stored) {
       tiles = emitTiles(rewriter, op, shape, form, delta);

@@ -75,7 +75,7 @@ static double modelledSeconds(const AttentionShape &shape,
 
 GpuAttentionForm GpuAttentionForm::choose(const AttentionShape &shape,
                                           const LoweringOptions &options,
-                                          Type element, bool packed,
+                                          Type element, bool recomputes,
                                           bool backward) {
   const bool bf16 = element.isBF16();
   // A workspace may take this much of a GPU's memory.
@@ -99,7 +99,7 @@ GpuAttentionForm GpuAttentionForm::choose(const AttentionShape &shape,
     stored.columns = 128;
     stored.scoreSlice = stored.productSlice = 16;
   }
-  if (packed || options.attention == "recomputed")
+  if (recomputes || options.attention == "recomputed")
     return recomputed;
   if (options.attention == "stored")
     return stored;
@@ -359,6 +359,15 @@ void ScoreTiles::toWeights(SmallVectorImpl<Value> &sums, Value queryFirst,
             [&](int64_t i, Value score, Value seen) {
               return k.select(seen, k.exp(k.sub(score, lse[i])), zero);
             });
+}
+
+void ScoreTiles::toWeights(
+    SmallVectorImpl<Value> &sums, Value queryFirst, Value keyFirst,
+    function_ref<Value(KernelBuilder &, Value)> function) {
+  Value zero = k.constant(0.0, k.b.getF32Type());
+  forScores(sums, queryFirst, keyFirst, [&](int64_t, Value score, Value seen) {
+    return k.select(seen, function(k, score), zero);
+  });
 }
 
 void ScoreTiles::addToRows(ArrayRef<Value> weights,
