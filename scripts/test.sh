@@ -99,10 +99,11 @@ suite emulation-targets "$python" test/emulation/compare_targets.py --precision 
 suite emulation-cema-matrix "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --opt-arg=--cema=matrix --precision f32 \
   --only '^cema/(tiles|chunks)'
 suite emulation-cema-accuracy "$python" test/numerics/cema_accuracy.py "${emulated[@]}" --opt-arg=--target=cuda --form matrix
-for form in stored recomputed; do
-  suite "emulation-attention-$form" "$python" test/numerics/ops.py "${emulated[@]}" \
-    --opt-arg=--target=cuda --opt-arg=--attention=$form --precision f32 --precision bf16 --only '^chunk_attention'
-done
+attention=(--opt-arg=--target=cuda --precision f32 --precision bf16)
+suite emulation-attention-stored "$python" test/numerics/ops.py "${emulated[@]}" "${attention[@]}" --opt-arg=--attention=stored \
+  --only '^chunk_attention(?!.*(packed|laplace))'
+suite emulation-attention-recomputed "$python" test/numerics/ops.py "${emulated[@]}" "${attention[@]}" --opt-arg=--attention=recomputed \
+  --only '^chunk_attention'
 suite convert "$python" test/runtime/convert_test.py "${tools[@]}"
 suite documents "$python" test/runtime/documents_test.py "${tools[@]}"
 suite packed "$python" test/runtime/packed_test.py "${tools[@]}"
