@@ -21,12 +21,13 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 TABLE = REPOSITORY / "test/gpu/resources.txt"
 ARCHS = "sm_80,sm_90a"
 
-# Name in the table: model, entries, precision; then options, and the kernels that are of interest.
+# Name in the table: model, entries, precision; then options, the kernels that are of interest, and other fields of the config.
 MODELS = {
     "tiny": ("megalodon-tiny", "train:2x64,generate:1", "f32"),
     "200M": ("mega200M", "train:1x4096,generate:1", "bf16"),
     "200M-packed": ("mega200M", "train:1x4096", "bf16", ["--packed"], "^(attention|cema|timestep)"),
     "39M-mega": ("mega-enwik8-39m", "train:4x2048", "bf16", [], "^(attention|mega|ema|update)"),
+    "39M-laplace": ("mega-enwik8-39m", "train:4x2048", "bf16", [], "^attention", {"attention_function": "laplace"}),
     "1.3B": ("mega1.3B", "train:1x4096,generate:1", "bf16"),
     "7.3B": ("mega7.3B", "train:1x4096,generate:1", "bf16"),
     "7.3B-f32": ("mega7.3B", "train:1x4096", "f32"),
@@ -49,9 +50,9 @@ def ptxas_version(cuda_path):
 def measure(args, name, folder):
     """(model, precision, arch, kernel) -> column -> number; None without ptxas."""
     model, entries, precision, *rest = MODELS[name]
-    options, kernels = rest or ([], "")
+    options, kernels, fields = [*rest, *([], "", {})[len(rest):]]
     config = json.loads((REPOSITORY / f"models/{model}.json").read_text(encoding="utf-8"))
-    config["num_layers"] = 1
+    config.update(fields, num_layers=1)
     source = folder / f"{name}.json"
     source.write_text(json.dumps(config), encoding="utf-8")
     command = [args.opt, source, f"--entry={entries}", f"--precision={precision}", "--target=cuda", f"--gpu-arch={ARCHS}",

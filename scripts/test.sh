@@ -16,14 +16,21 @@ logs=build/test-logs
 suite() {
   [[ $1 =~ $only ]] || return 0
   while (($(jobs -rp | wc -l) >= jobs)); do wait -n; done
-  echo 0 1 >"$logs/$1.counts" # should it be killed
   run_suite "$@" &
+}
+
+# The same for one that uses all processors itself.
+wide_suite() {
+  [[ $1 =~ $only ]] || return 0
+  wait
+  run_suite "$@"
 }
 
 # A suite's counts are taken from its own summary; a suite without one counts as one test.
 run_suite() {
   local name=$1 log="$logs/$1.log" status=0 good bad begin=$SECONDS
   shift
+  echo 0 1 >"$logs/$name.counts" # should it be killed
   "$@" >"$log" 2>&1 || status=$?
   good=$(counted "$log" passed)
   bad=$(counted "$log" failed)
@@ -76,12 +83,12 @@ emulated=(--opt build/bin/megalodon-opt-emulated --run build/bin/megalodon-run) 
 suite format scripts/format.sh --check
 suite lint scripts/lint.sh --changed
 suite docs fresh_docs
-suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
+wide_suite lit "$(llvm-config-22 --bindir)/lit" -s --no-progress-bar build/test/lit
+wide_suite runtime ctest --test-dir build -j "$jobs" --output-on-failure
+wide_suite runtime-sanitized sanitized
 suite page "$python" test/runtime/page_test.py "${tools[@]}"
 suite commands "$python" test/docs/pages.py --build build
 suite measurements "$python" test/scripts/measurements_test.py
-suite runtime ctest --test-dir build -j "$jobs" --output-on-failure
-suite runtime-sanitized sanitized
 suite reference "$python" test/reference/check_reference.py
 suite numerics-ops "$python" test/numerics/ops.py "${tools[@]}"
 suite numerics-parallel "$python" test/numerics/parallel.py "${tools[@]}"

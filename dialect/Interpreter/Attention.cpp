@@ -152,9 +152,9 @@ static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
         const int64_t group = head * (k.size(2) / dz) / heads;
         const int64_t size = windows.size(b, t);
         // dweights is dP and `slopes` what dS has of it: with softmax, less
-        // delta. That is the mean of dP by the weights, divided by their sum:
-        // it is one but for lse's rounding, which would be all there is of a
-        // gradient that vanishes, as with a single key.
+        // delta. That is the mean of dP by the weights, divided by the sum of
+        // the weights, which is one but for lse's rounding; undivided, that
+        // rounding would be all of a gradient that vanishes, as with one key.
         std::vector<double> dweights(size), slopes(size);
         double delta = 0, sum = 0;
         for (int64_t i = 0; i < size; ++i) {

@@ -188,7 +188,7 @@ public:
     read(name, "a number", [&](const json::Value &value) {
       std::optional<double> number = value.getAsNumber();
       if (number)
-        field = *number;
+        field = *number + 0.0; // -0, which prints as the integer, is 0
       return number.has_value();
     });
   }

@@ -409,7 +409,7 @@ class ChunkAttention(Op):
         yield "grouped_laplace", {"heads": 4, "groups": 2, "laplace": True}, {**inputs, "q": rng.normal(size=(2, 19, 24))}
 
     def packed_cases(self, rng):
-        # Documents shorter and longer than a chunk, of one token, longer than the call, and with a first one that goes on from the cache.
+        # Documents shorter and longer than a chunk, of one token (not all: alone a token has no gradients to measure rounding by), longer than the call, and with a first one that goes on from the cache.
         for label, *shape, most in (("one", 1, 1, 1, 2, 1, 4, 1), ("prime", 3, 7, 1, 10, 13, 5, 4), ("wide", 2, 37, 2, 18, 35, 16, 30),
                                     ("tokens", 2, 23, 1, 6, 5, 8, 2), ("long", 2, 150, 1, 4, 10, 33, 90), ("call", 2, 40, 1, 6, 7, 64, 400),
                                     ("block", 1, 190, 1, 8, 9, 128, 150), ("decode", 5, 1, 2, 8, 16, 8, 1)):

@@ -1,6 +1,7 @@
 // TensorBoard's event files: records that check, and the messages in them.
 #include "runtime/train/EventFile.h"
 #include "runtime/core/File.h"
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <gtest/gtest.h>
@@ -9,9 +10,9 @@ using namespace megalodon;
 
 namespace {
 struct Folder {
-  Folder() { std::filesystem::create_directories(path); }
+  Folder() { EXPECT_TRUE(::mkdtemp(path.data())); }
   ~Folder() { std::filesystem::remove_all(path); }
-  std::string path = testing::TempDir() + "/event-file-test";
+  std::string path = testing::TempDir() + "megalodon-events.XXXXXX";
 };
 
 /// The events of a file, whose lengths and checks must be right.

@@ -42,7 +42,7 @@ struct DriverOptions {
       "packed", cl::cat(category),
       cl::desc("rows of forward, score, grad and train hold several documents, "
                "none of which sees another: the input resets says where they "
-               "begin (cpu, without cp)")};
+               "begin (without cp)")};
   cl::opt<std::string> precision{
       "precision", cl::cat(category), cl::init("f32"),
       cl::desc("f32, f64, or bf16: activations in bf16, sums, "
@@ -98,14 +98,15 @@ struct DriverOptions {
           clEnumValN(Recompute::Full, "full", "everything inside a layer"))};
   cl::opt<std::string> cema{
       "cema", cl::cat(category), cl::init("auto"),
-      cl::desc("CEMA lowering: auto, sequential, two-level or (cuda) matrix")};
+      cl::desc("CEMA lowering: auto, sequential, two-level or (cuda, not with "
+               "--packed) matrix")};
   cl::opt<std::string> timestepNorm{
       "timestep-norm", cl::cat(category), cl::init("auto"),
       cl::desc("scans of the timestep norm: auto, sequential or two-level")};
   cl::opt<std::string> attention{
       "attention", cl::cat(category), cl::init("auto"),
       cl::desc("chunk attention on cuda: weights stored or recomputed, or "
-               "auto")};
+               "auto; with --packed and for Laplace weights recomputed")};
   cl::opt<std::string> gemm{
       "gemm", cl::cat(category), cl::init("auto"),
       cl::desc("matrix products: auto, onednn or generated")};

@@ -305,7 +305,7 @@ struct GpuChunkAttentionLowering : OpRewritePattern<ChunkAttentionOp> {
     Value count, positions, lse, total;
     // Weights of bf16 do not sum to 1: without the division a row would be a
     // little too long or too short as a whole.
-    const bool softmax = !ofWeights.empty(),
+    const bool softmax = op.getFunction() == AttentionFunction::Softmax,
                divides = softmax && form.math == TileMath::Bf16;
     if (form.stored) {
       product.workspace = k.read(ofWeights[1]);

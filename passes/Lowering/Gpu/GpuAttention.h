@@ -63,7 +63,7 @@ struct GpuAttentionForm {
   int64_t scoreSlice = 32, productSlice = 32, stages = 2;
   int64_t scoreWarpsM = 2, scoreWarpsN = 2, warpsM = 1, warpsN = 4;
 
-  /// `recomputes`: whatever the option --attention says.
+  /// `recomputes` forces that strategy over the option --attention.
   static GpuAttentionForm choose(const AttentionShape &shape,
                                  const LoweringOptions &options, Type element,
                                  bool recomputes, bool backward);

@@ -148,7 +148,7 @@ GpuAttentionBlocks::GpuAttentionBlocks(KernelBuilder &k,
 }
 
 Value GpuAttentionBlocks::tokensBehind(Value token, Value place) {
-  // Documents go on up to some token and not further: bit by bit.
+  // Binary search: documents.goesOn holds up to some count and for none beyond.
   Value last = k.sub(length, k.index(1)),
         most =
             k.min(k.sub(last, token), k.sub(k.index(shape.chunk - 1), place)),
@@ -165,17 +165,17 @@ Value GpuAttentionBlocks::tokensBehind(Value token, Value place) {
 
 void GpuAttentionBlocks::forDocumentBlocks(
     function_ref<void(const ChunkBlock &)> body) {
-  Value block = k.index(form.block), one = k.index(1), zero = k.index(0),
+  Value block = k.index(form.block), one = k.index(1),
         from = k.mul(part, k.index(form.gridTokens(shape))),
         to = k.min(length, k.add(from, k.index(form.gridTokens(shape))));
   k.loop(from, to, 1, [&](Value token) {
     Value place = k.rem(documents.position(token), k.index(shape.chunk)),
           inside = k.rem(place, block);
-    // Chunks begin at 0; of one that was open before the call some block may
-    // have begun there too.
+    // A block opens at its first position, or at the call's first token if it
+    // began before the call.
     Value begins =
         arith::OrIOp::create(k.b, k.less(inside, one), k.less(token, one));
-    k.loop(zero, k.select(begins, one, zero), 1, [&](Value) {
+    k.when(begins, [&] {
       ChunkBlock own;
       own.number = k.div(place, block);
       own.first = k.sub(place, inside);

@@ -63,8 +63,14 @@ public:
       states =
           k.loop(first, end, block, states, [&](Value from, ValueRange before) {
             Value index = k.div(from, k.index(block));
-            threads.storeInnerStates(before, blockStates,
-                                     k.add(k.mul(index, k.batch()), row));
+            Value place = k.add(k.mul(index, k.batch()), row);
+            if (documents) {
+              Value begins = documents.begins(k.add(k.mul(row, length), from));
+              threads.storeInnerStates(zeroWhere(k, begins, before),
+                                       blockStates, place);
+            } else {
+              threads.storeInnerStates(before, blockStates, place);
+            }
             return scan(from, k.min(k.index(block), k.sub(end, from)), before);
           });
     } else {

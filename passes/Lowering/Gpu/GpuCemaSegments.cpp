@@ -364,15 +364,18 @@ Value mlir::megalodon::buildGpuSegmentCarry(PatternRewriter &rewriter,
                     Complex by) -> SmallVector<Value> {
       Complex end = pairs.load(k, carries, index);
       put(index, before);
+      Complex from = {before[0], before[1]};
       if (documents) {
-        // What comes in front of a document's begin does not get past it.
+        // What comes in front of a document's begin does not get past it, be it
+        // infinite.
         Value tokens = segmentLength(k, index, segment),
               behind = k.add(k.mul(index, k.index(segment)), tokens),
               passes = documents.goesOn(k.sub(behind, one), tokens),
               none = k.constant(0, f64);
-        by = {k.select(passes, by.re, none), k.select(passes, by.im, none)};
+        from = {k.select(passes, from.re, none),
+                k.select(passes, from.im, none)};
       }
-      Complex after = advance(k, by, {before[0], before[1]}, end);
+      Complex after = advance(k, by, from, end);
       return {after.re, after.im};
     };
     if (!reverse) {
