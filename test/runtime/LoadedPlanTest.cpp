@@ -152,8 +152,10 @@ TEST(LoadedPlan, RefusesASmallFileThatWouldFillTheMemory) {
 }
 
 TEST(LoadedPlan, RefusesNumbersThatAreNotAligned) {
-  std::vector<uint8_t> payload = buildPlan();
-  payload.erase(payload.begin(), payload.begin() + sizeof(plan::Header));
+  const std::vector<uint8_t> bytes = buildPlan();
+  plan::Header header;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  std::vector<uint8_t> payload(bytes.begin() + sizeof(header), bytes.end());
   const auto *variables = plan::fb::GetPlan(payload.data())->variables();
   const plan::fb::Variable *last = variables->Get(variables->size() - 1);
   const uint8_t *offset =
@@ -163,8 +165,9 @@ TEST(LoadedPlan, RefusesNumbersThatAreNotAligned) {
   flatbuffers::WriteScalar(
       &payload[size_t(offset - payload.data())],
       flatbuffers::ReadScalar<flatbuffers::uoffset_t>(offset) + 4);
-  EXPECT_ERROR(parse(plan::sealPlan(payload.data(), payload.size(), 1)),
-               "a list of 8-byte numbers is not aligned to them");
+  EXPECT_ERROR(
+      parse(plan::sealPlan(payload.data(), payload.size(), header.features)),
+      "a list of 8-byte numbers is not aligned to them");
 }
 
 template <typename Edit> static std::string refusal(Edit edit) {
