@@ -100,7 +100,7 @@ suite numerics-lowerings "$python" test/numerics/lowerings.py "${tools[@]}"
 suite gpu-resources "$python" scripts/gpu-resources.py --check --opt build/bin/megalodon-opt
 suite numerics-gpu-math "$python" test/numerics/gpu_math.py --opt build/bin/megalodon-opt
 suite emulation "$python" test/emulation/check_emulation.py "${emulated[@]}"
-suite emulation-ops "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
+suite emulation-ops "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32 --only '^(?!chunk_attention)'
 suite emulation-model "$python" test/numerics/model.py "${emulated[@]}" --opt-arg=--target=cuda --precision f32
 suite emulation-targets "$python" test/emulation/compare_targets.py --precision f32 --precision bf16
 suite emulation-cema-matrix "$python" test/numerics/ops.py "${emulated[@]}" --opt-arg=--target=cuda --opt-arg=--cema=matrix --precision f32 \

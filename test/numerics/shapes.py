@@ -44,9 +44,9 @@ LOWERINGS = {
         "scan": ("f32", "long", SCANS, ["--cema=sequential", "--timestep-norm=sequential"]),
         "segments": ("f32", "short long", SCANS, ["--cema=two-level", "--timestep-norm=two-level"]),
         "matrix": ("f32", "short long", (random_ops.cema,), ["--cema=matrix"]),
-        "stored": ("f32", "short long", ATTENTION, ["--attention=stored"]),
-        "bf16_stored": ("bf16", "short long", ATTENTION, ["--attention=stored"]),
-        "bf16_recomputed": ("bf16", "short long", ATTENTION, ["--attention=recomputed"]),
+        "stored": ("f32", "short", ATTENTION, ["--attention=stored"]),
+        "bf16_stored": ("bf16", "long", ATTENTION, ["--attention=stored"]),
+        "bf16_recomputed": ("bf16", "long", ATTENTION, ["--attention=recomputed"]),
     },
 }
 

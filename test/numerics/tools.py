@@ -21,7 +21,7 @@ def add_arguments(parser):
     parser.add_argument("--run", default=str(REPOSITORY / "build/bin/megalodon-run"), help="megalodon-run")
     parser.add_argument("--opt-arg", action="append", default=[], help="further option of megalodon-opt (may be repeated)")
     parser.add_argument("--keep", metavar="DIR", help="leave the modules, plans and tensors there")
-    parser.add_argument("--only", default="", help="substring of the case")
+    parser.add_argument("--only", default="", help="a regular expression found in the names of cases")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every tensor and command")
 
 
