@@ -46,10 +46,10 @@ def fail(command, why, output):
     sys.exit(f"{' '.join(command)}\n{why}\n{output}")
 
 
-def run(command, code=0):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run(command, code=0, stderr=subprocess.STDOUT):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     if done.returncode != code:
-        fail(command, f"expected exit code {code}, got {done.returncode}", done.stdout)
+        fail(command, f"expected exit code {code}, got {done.returncode}", done.stdout + (done.stderr or ""))
     return done.stdout
 
 
@@ -213,7 +213,8 @@ def main():
 
         def evaluate(mesh, weights, launcher=()):
             out = run([*launcher, args.run, "eval", plans[mesh], "--weights", weights, "--data", place("data", "1.txt"), "--json",
-                       "--threads", "1", "--max-tokens", "300", *([] if launcher else virtual(mesh))])
+                       "--threads", "1", "--max-tokens", "300", *([] if launcher else virtual(mesh))],
+                      stderr=subprocess.PIPE)  # launchers warn
             report = json.loads(out)
             return {"nll": report["nll"], "tokens": report["tokens"],
                     **{f"to {bucket['last']}": bucket["nll"] for bucket in report["by_position"]}}
