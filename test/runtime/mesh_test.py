@@ -320,8 +320,9 @@ def main():
         code, seconds = job.end(30)
         if code == 0:
             fail(job.command, "a stuck rank: expected an error, got exit code 0", job.text())
+        # Its patience ends in what it waits for when asked to stop, or in agreeing to stop.
         expect_text(f"a stuck rank, {seconds:.1f} s", job.command, job.text(), "megalodon-run: error: rank 0: ", ", step ",
-                    " s after the process was asked to stop")
+                    ", on rank 0: not complete ")
         if glob.glob(place("stuck", "checkpoint-*")):
             sys.exit("a stuck rank: expected no checkpoint")
 
