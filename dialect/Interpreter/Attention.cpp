@@ -113,8 +113,8 @@ static void evaluateAttention(ChunkAttentionOp op, Execution &e) {
         std::vector<double> weights(windows.size(b, t));
         double largest = -std::numeric_limits<double>::infinity(), sum = 0;
         for (size_t i = 0; i < weights.size(); ++i) {
-          weights[i] = score(q, k, cacheK, b, t, windows.at(b, t, i), head * dz,
-                             group * dz, dz);
+          weights[i] = e.rounded(score(q, k, cacheK, b, t, windows.at(b, t, i),
+                                       head * dz, group * dz, dz));
           largest = std::max(largest, weights[i]);
         }
         if (op.getFunction() == AttentionFunction::Laplace) {
@@ -156,7 +156,7 @@ static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
         // the weights, which is one but for lse's rounding; undivided, that
         // rounding would be all of a gradient that vanishes, as with one key.
         std::vector<double> dweights(size), slopes(size);
-        double delta = 0, sum = 0;
+        double delta = 0, sum = 0, terms = 0;
         for (int64_t i = 0; i < size; ++i) {
           const Seen seen = windows.at(b, t, i);
           const double s =
@@ -165,8 +165,11 @@ static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
               softmax ? std::exp(s - e[op.getLse()](b, t, head)) : laplace(s);
           slopes[i] = softmax ? weight : laplaceDensity(s);
           for (int64_t c = head * dv; c < (head + 1) * dv; ++c) {
-            dweights[i] += dout(b, t, c) *
-                           element(v, cacheV, b, seen, c + (group - head) * dv);
+            const double term =
+                dout(b, t, c) *
+                element(v, cacheV, b, seen, c + (group - head) * dv);
+            dweights[i] += term;
+            terms += weight * std::abs(term);
             if (seen.token >= 0)
               dvalue(b, seen.token, c) += weight * dout(b, t, c);
           }
@@ -176,7 +179,7 @@ static void evaluateAttentionGrad(ChunkAttentionGradOp op, Execution &e) {
           }
         }
         if (sum > 0)
-          delta /= sum;
+          delta = e.rounded(delta / sum, terms / sum);
         for (int64_t i = 0; i < size; ++i) {
           const Seen seen = windows.at(b, t, i);
           const double dscore = slopes[i] * (dweights[i] - delta);

@@ -1,4 +1,4 @@
-// The table of all evaluation functions.
+// The table of all evaluation functions, and rounding at random.
 #include "dialect/Interpreter/Evaluation.h"
 #include "dialect/Interpreter/Mega.h"
 
@@ -28,5 +28,32 @@ bool Evaluations::evaluate(Operation *op, Execution &execution) const {
   if (found == table.end())
     return false;
   found->second(op, execution);
+  execution.roundResults();
   return true;
+}
+
+//===-- Rounding at random ------------------------------------------------===//
+
+double RandomRounding::operator()(double value, double magnitude, Type type) {
+  auto real = dyn_cast<FloatType>(getElementTypeOrSelf(type));
+  if (!real || !std::isfinite(value))
+    return value;
+  const double unit = std::ldexp(1.0, -int(real.getFPMantissaWidth()));
+  return value +
+         magnitude * unit * std::uniform_real_distribution(-1.0, 1.0)(random);
+}
+
+double Execution::rounded(double value, double magnitude) const {
+  if (!options.rounding)
+    return value;
+  return (*options.rounding)(value, magnitude, op->getResult(0).getType());
+}
+
+void Execution::roundResults() const {
+  if (!options.rounding)
+    return;
+  for (auto [tensor, type] : llvm::zip_equal(results, op->getResultTypes()))
+    if (tensor.isReal())
+      for (int64_t i = 0; i < tensor.elements(); ++i)
+        tensor[i] = (*options.rounding)(tensor[i], tensor[i], type);
 }

@@ -5,13 +5,27 @@
 #include "dialect/Megalodon/Megalodon.h"
 #include "llvm/ADT/StringMap.h"
 #include <functional>
+#include <random>
 
 namespace mlir::megalodon::interpreter {
 
+/// Monte Carlo arithmetic (Parker 1997): moves numbers at random by up to one
+/// rounding of their type. What that does to a result is what rounding may do.
+class RandomRounding {
+public:
+  explicit RandomRounding(uint64_t seed) : random(seed) {}
+  /// `value`, moved by a rounding of a number of that magnitude.
+  double operator()(double value, double magnitude, Type type);
+
+private:
+  std::mt19937_64 random;
+};
+
 /// What a call tells its ops besides operands.
 struct CallOptions {
-  bool accumulate = false; ///< a microbatch after the first
-  int64_t length = 0;      ///< tokens of a row that a rank has
+  RandomRounding *rounding = nullptr; ///< null: nothing is rounded
+  bool accumulate = false;            ///< a microbatch after the first
+  int64_t length = 0;                 ///< tokens of a row that a rank has
 };
 
 /// One execution of an op: tensors by the op's own accessors.
@@ -35,6 +49,13 @@ public:
     return value ? &results[cast<OpResult>(value).getResultNumber()] : nullptr;
   }
   Tensor &operator()(Value value) const { return *result(value); }
+
+  /// A number that no kernel has exactly and from which the op subtracts
+  /// another, rounded as the first result is, where results are. A sum is as
+  /// inexact as the `magnitude` of its terms makes it.
+  double rounded(double value) const { return rounded(value, value); }
+  double rounded(double value, double magnitude) const;
+  void roundResults() const;
 
   const CallOptions &options;
 

@@ -108,7 +108,7 @@ SmallVector<StringRef> interpreter::entryNames(ModuleOp module) {
 
 FailureOr<NamedTensors> Interpreter::runEntry(StringRef name,
                                               const NamedTensors &inputs) {
-  options = {};
+  options = {.rounding = options.rounding};
   calls.clear();
   if (auto pipeline = module.lookupSymbol<plan::PipelineOp>(name))
     return runPipeline(pipeline, inputs);
@@ -116,6 +116,20 @@ FailureOr<NamedTensors> Interpreter::runEntry(StringRef name,
     return runFunction(function, inputs);
   module.emitError("expected an entry '") << name << "'";
   return failure();
+}
+
+SmallVector<Tensor> Interpreter::repeat(Operation *op,
+                                        ArrayRef<TensorRef> operands,
+                                        RandomRounding &rounding) const {
+  SmallVector<Tensor> results;
+  for (Type type : op->getResultTypes())
+    results.emplace_back(type);
+  CallOptions rounded = options;
+  rounded.rounding = &rounding;
+  Execution execution(op, operands, results, rounded);
+  if (!Evaluations::get().evaluate(op, execution))
+    results.clear();
+  return results;
 }
 
 FailureOr<NamedTensors> Interpreter::runFunction(func::FuncOp function,

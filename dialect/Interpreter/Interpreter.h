@@ -62,10 +62,17 @@ public:
       : module(module), grid(Grid::of(module)) {}
 
   void observe(Observer observer) { this->observer = std::move(observer); }
+  /// Rounds every result of an op at random from now on.
+  void roundWith(RandomRounding &rounding) { options.rounding = &rounding; }
 
   /// Runs an entry, a function or a pipeline, on whole tensors. Fails with a
   /// diagnostic at an op without evaluation.
   FailureOr<NamedTensors> runEntry(StringRef name, const NamedTensors &inputs);
+
+  /// Another evaluation of the op that an observer sees, for one rank, rounded
+  /// at random; empty if the op is a collective.
+  SmallVector<Tensor> repeat(Operation *op, ArrayRef<TensorRef> operands,
+                             RandomRounding &rounding) const;
 
 private:
   class Frame;

@@ -32,7 +32,7 @@ static void evaluateCrossEntropy(CrossEntropyOp op, Execution &e) {
   for (int64_t t = 0; t < targets.elements(); ++t) {
     lse[t] = logSumExp(logits, t * O, O, 1, lowestOf(op.getLogits()));
     if (targets.integer(t) != kIgnoredTarget)
-      nll[t] = lse[t] - logits[t * O + targets.integer(t)];
+      nll[t] = e.rounded(lse[t]) - logits[t * O + targets.integer(t)];
   }
 }
 
@@ -48,7 +48,7 @@ static void evaluateCrossEntropyGrad(CrossEntropyGradOp op, Execution &e) {
       continue;
     for (int64_t o = 0; o < O && first + o < vocabulary; ++o)
       dlogits[t * O + o] =
-          dnll[t] * (std::exp(logits[t * O + o] - lse[t]) -
+          dnll[t] * (e.rounded(std::exp(logits[t * O + o] - lse[t])) -
                      (first + o == targets.integer(t) ? 1.0 : 0.0));
   }
 }
@@ -76,7 +76,7 @@ static void evaluateCombine(CrossEntropyCombineOp op, Execution &e) {
         logSumExp(summaries, t * width, ranks, 2, lowestOf(op.getSummaries()));
     if (targets.integer(t) == kIgnoredTarget)
       continue;
-    nll[t] = lse[t];
+    nll[t] = e.rounded(lse[t]);
     for (int64_t r = 0; r < ranks; ++r)
       nll[t] -= summaries[t * width + 2 * r + 1];
   }

@@ -48,6 +48,20 @@ TEST(Interpreter, RanksCountTheTensorAxisFastest) {
   EXPECT_EQ(grid.place(11, {3, 0}), 3);
 }
 
+TEST(Interpreter, RoundsAtRandomByNoMoreThanTheTypeDoes) {
+  MLIRContext context;
+  RandomRounding rounding(1);
+  const Type bf16 = BFloat16Type::get(&context);
+  double largest = 0;
+  for (int i = 0; i < 1000; ++i)
+    largest = std::max(largest, std::abs(rounding(3.0, 3.0, bf16) - 3.0));
+  EXPECT_LE(largest, 3.0 / 256);
+  EXPECT_GT(largest, 2.5 / 256);
+  EXPECT_NE(rounding(0.0, 3.0, bf16), 0); // what is left of larger terms
+  EXPECT_EQ(rounding(HUGE_VAL, HUGE_VAL, bf16), HUGE_VAL);
+  EXPECT_TRUE(isUnspecified(rounding(unspecified(), unspecified(), bf16)));
+}
+
 TEST(Interpreter, TellsUnspecifiedFromOtherNaNs) {
   EXPECT_TRUE(isUnspecified(unspecified()));
   EXPECT_FALSE(isUnspecified(std::numeric_limits<double>::quiet_NaN()));

@@ -31,7 +31,7 @@ std::string Difference::text() const {
 }
 
 Difference mlir::megalodon::compare(const Tensor &expected, const Tensor &got,
-                                    double tolerance) {
+                                    double tolerance, double least) {
   Difference worst;
   auto take = [&](int64_t number, double want, double have, double allowed,
                   double ratio) {
@@ -60,11 +60,20 @@ Difference mlir::megalodon::compare(const Tensor &expected, const Tensor &got,
     if (std::isfinite(expected[i]))
       largest = std::max(largest, std::abs(expected[i]));
   // Zeros may come out as the rounding of sums that cancel.
-  const double allowed = tolerance * std::max(largest, 1e-6);
+  const double allowed = std::max(tolerance * std::max(largest, 1e-6), least);
   for (int64_t i = 0; i < expected.elements(); ++i)
     if (!isUnspecified(expected[i]))
       take(i, expected[i], got[i], allowed,
            expected[i] == got[i] ? 0
                                  : std::abs(expected[i] - got[i]) / allowed);
   return worst;
+}
+
+double mlir::megalodon::distance(const Tensor &a, const Tensor &b) {
+  double largest = 0;
+  if (a.isReal())
+    for (int64_t i = 0; i < a.elements(); ++i)
+      if (std::isfinite(a[i]) && std::isfinite(b[i]))
+        largest = std::max(largest, std::abs(a[i] - b[i]));
+  return largest;
 }

@@ -7,7 +7,10 @@
 
 namespace mlir::megalodon {
 
-/// What a difference may be, relative to a tensor's largest magnitude.
+/// What a difference may be, relative to a tensor's largest magnitude. Where a
+/// result is what is left when larger numbers cancel, the difference may be
+/// `kRoundings` times what rounding every number at random does to it.
+inline constexpr double kRoundings = 4;
 struct Tolerances {
   double op, gradientOp;  ///< of one op from the same operands
   double entry, gradient; ///< of a whole entry's results
@@ -28,7 +31,12 @@ struct Difference {
 };
 
 /// Unspecified elements of `expected` are left out; integers must be equal.
+/// `tolerance` is relative to the largest magnitude, `least` absolute.
 Difference compare(const interpreter::Tensor &expected,
-                   const interpreter::Tensor &got, double tolerance);
+                   const interpreter::Tensor &got, double tolerance,
+                   double least = 0);
+
+/// The largest difference between two tensors' finite elements.
+double distance(const interpreter::Tensor &a, const interpreter::Tensor &b);
 
 } // namespace mlir::megalodon

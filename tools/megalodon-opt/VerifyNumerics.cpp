@@ -26,7 +26,12 @@ public:
 
 private:
   LogicalResult interpret(ModuleOp module, Phase phase);
-  LogicalResult runPlan(ModuleOp partitioned);
+  double movedByRounding(ModuleOp whole, StringRef entry,
+                         const std::string &name, const Tensor &exact);
+  double movedByRounding(const Interpreter &interpreter, OpResult result,
+                         ArrayRef<RankValues> operands, size_t rank,
+                         const Tensor &exact) const;
+  LogicalResult runPlan(ModuleOp whole, ModuleOp partitioned);
   LogicalResult runOps(ModuleOp partitioned);
   LogicalResult verifyOps(ModuleOp partitioned, StringRef entry,
                           ::megalodon::PlanRun &plan);
@@ -36,11 +41,16 @@ private:
                         std::map<std::string, RankValues> &results);
   bool report(StringRef stage, StringRef entry, StringRef name,
               const Difference &difference);
+  Difference judge(StringRef stage, const Twine &name, const Tensor &want,
+                   const Tensor &got, double tolerance,
+                   llvm::function_ref<double()> moved);
 
   VerifyOptions options;
   const Compilation &compilation;
   Tolerances tolerances;
   std::map<std::string, NamedTensors> inputs, expected;
+  /// By entry, what random rounding makes of it; run when first asked for.
+  std::map<std::string, std::vector<NamedTensors>> rounded;
   int64_t compared = 0;
   int64_t printed = 0;
   bool diverged = false;
@@ -48,6 +58,8 @@ private:
 
 /// A wrong op near the input makes nearly every result wrong.
 constexpr int64_t kMostLines = 8;
+/// How often numbers are rounded at random to see what that does.
+constexpr uint64_t kRandomRuns = 4;
 } // namespace
 
 static bool isGradient(StringRef name) {
@@ -63,6 +75,27 @@ bool Verifier::report(StringRef stage, StringRef entry, StringRef name,
     llvm::outs() << llvm::formatv("NOT OK  {0,-14} {1}: {2} {3}\n", stage,
                                   entry, name, difference.text());
   return !bad;
+}
+
+/// The difference of a result. If it is beyond its tolerance, `moved` says what
+/// rounding at random does to the result, which may differ by as much.
+Difference Verifier::judge(StringRef stage, const Twine &name,
+                           const Tensor &want, const Tensor &got,
+                           double tolerance,
+                           llvm::function_ref<double()> moved) {
+  tolerance *= options.slack;
+  Difference difference = compare(want, got, tolerance);
+  if (!difference.diverges())
+    return difference;
+  const double least = moved();
+  difference =
+      compare(want, got, tolerance, options.slack * kRoundings * least);
+  if (!difference.diverges())
+    llvm::outs() << llvm::formatv(
+        "        {0,-14} {1}: rounding alone moves it by {2:e1}, so its "
+        "tolerance is {3:e1}\n",
+        stage, name, least, difference.tolerance);
+  return difference;
 }
 
 //===-- The interpreter after each phase ----------------------------------===//
@@ -219,7 +252,25 @@ LogicalResult Verifier::execute(ModuleOp module, StringRef entry,
   return success();
 }
 
-LogicalResult Verifier::runPlan(ModuleOp partitioned) {
+/// How far rounding takes a result of an entry of whole tensors.
+double Verifier::movedByRounding(ModuleOp whole, StringRef entry,
+                                 const std::string &name, const Tensor &exact) {
+  std::vector<NamedTensors> &runs = rounded[entry.str()];
+  while (runs.size() < kRandomRuns) {
+    RandomRounding rounding(options.seed + runs.size());
+    Interpreter interpreter(whole);
+    interpreter.roundWith(rounding);
+    auto results = interpreter.runEntry(entry, inputs[entry.str()]);
+    runs.push_back(succeeded(results) ? std::move(*results) : NamedTensors());
+  }
+  double moved = 0;
+  for (const NamedTensors &run : runs)
+    if (auto found = run.find(name); found != run.end())
+      moved = std::max(moved, distance(exact, *found->second));
+  return moved;
+}
+
+LogicalResult Verifier::runPlan(ModuleOp whole, ModuleOp partitioned) {
   OwningOpRef<ModuleOp> clone(partitioned.clone());
   auto plan = compile(*clone);
   if (!plan)
@@ -245,9 +296,9 @@ LogicalResult Verifier::runPlan(ModuleOp partitioned) {
         if (part)
           ports.at(name).insert(got, *part, grid, rank);
       Difference difference =
-          compare(*tensor, got,
-                  options.slack * (isGradient(name) ? tolerances.gradient
-                                                    : tolerances.entry));
+          judge("plan", entry + ": " + name, *tensor, got,
+                isGradient(name) ? tolerances.gradient : tolerances.entry,
+                [&] { return movedByRounding(whole, entry, name, *tensor); });
       worst = std::max(worst, difference.ratio);
       ++number;
       good &= report("plan", entry, name, difference);
@@ -285,6 +336,24 @@ static std::string placeOf(Operation *op, ArrayRef<Operation *> calls) {
   return text + one(op);
 }
 
+/// How far rounding takes a result of an op on one rank.
+double Verifier::movedByRounding(const Interpreter &interpreter,
+                                 OpResult result, ArrayRef<RankValues> operands,
+                                 size_t rank, const Tensor &exact) const {
+  SmallVector<TensorRef> own;
+  for (const RankValues &operand : operands)
+    own.push_back(operand[rank]);
+  double moved = 0;
+  for (uint64_t run : llvm::seq(kRandomRuns)) {
+    RandomRounding rounding(options.seed + run);
+    auto results = interpreter.repeat(result.getOwner(), own, rounding);
+    if (!results.empty())
+      moved =
+          std::max(moved, distance(exact, results[result.getResultNumber()]));
+  }
+  return moved;
+}
+
 LogicalResult Verifier::verifyOps(ModuleOp partitioned, StringRef entry,
                                   ::megalodon::PlanRun &plan) {
   std::map<std::string, RankValues> values;
@@ -297,7 +366,8 @@ LogicalResult Verifier::verifyOps(ModuleOp partitioned, StringRef entry,
   std::string worstPlace;
   Interpreter interpreter(partitioned);
   interpreter.observe(
-      [&](Operation *op, ArrayRef<Operation *> calls, ArrayRef<RankValues>,
+      [&](Operation *op, ArrayRef<Operation *> calls,
+          ArrayRef<RankValues> operands,
           MutableArrayRef<RankValues> results) -> LogicalResult {
         ops += op->getNumResults() > 0;
         for (auto [index, result] : llvm::enumerate(op->getResults())) {
@@ -311,9 +381,12 @@ LogicalResult Verifier::verifyOps(ModuleOp partitioned, StringRef entry,
               isa<CemaGradSummaryOp>(op);
           for (auto [rank, want] : llvm::enumerate(results[index])) {
             Difference difference =
-                compare(*want, *found->second[rank],
-                        options.slack *
-                            (gradient ? tolerances.gradientOp : tolerances.op));
+                judge("op", entry + ": " + placeOf(op, calls), *want,
+                      *found->second[rank],
+                      gradient ? tolerances.gradientOp : tolerances.op, [&] {
+                        return movedByRounding(interpreter, result, operands,
+                                               rank, *want);
+                      });
             ++compared;
             if (difference.ratio > worst) {
               worst = difference.ratio;
@@ -409,7 +482,7 @@ LogicalResult Verifier::run(ModuleOp reference, ModuleOp module, Phase from) {
   if (options.eachPhase && last != whole &&
       failed(interpret(last, Phase::Partition)))
     return failure();
-  if (failed(runPlan(last)))
+  if (failed(runPlan(whole, last)))
     return failure();
   if (options.ops && failed(runOps(last)))
     return failure();
