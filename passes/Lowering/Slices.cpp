@@ -5,6 +5,16 @@
 namespace mlir::megalodon {
 namespace {
 
+/// Whether the leading dimensions of a tensor of rank 3 are a call's tokens.
+/// Parameters, moments and state, which entries take, have others.
+static bool isActivation(Value value) {
+  auto argument = dyn_cast<BlockArgument>(value);
+  auto function =
+      argument ? dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp())
+               : func::FuncOp();
+  return !function || !function.getArgAttr(argument.getArgNumber(), kRoleAttr);
+}
+
 /// The dimension is cut into as many parts as the group has ranks; the rank's
 /// number in the group is that of the mesh's order, tensor axis fastest.
 struct SliceLowering : LoweringPattern<shard::AllSliceOp> {
@@ -22,7 +32,8 @@ struct SliceLowering : LoweringPattern<shard::AllSliceOp> {
     int64_t whole =
         inner / to.getDimSize(dimension) * from.getDimSize(dimension);
     // A slice of the channels of an activation follows the call's tokens.
-    bool perToken = from.getRank() == 3 && dimension == 2;
+    bool perToken =
+        from.getRank() == 3 && dimension == 2 && isActivation(op.getInput());
     int64_t outer = from.getNumElements() / whole;
 
     KernelBuilder k(rewriter, options, op, "slice");

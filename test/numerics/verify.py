@@ -44,7 +44,9 @@ MODELS = {  # config, entries, options
     "mesh_cp": (SPREAD, "train:2x20,score:2x20", ["--mesh=cp=2"]),
     "mesh_cp_tp": (SPREAD, "grad:2x20", ["--mesh=cp=2,tp=2"]),
     "mesh_zero": (SPREAD, "train:4x10", ["--mesh=dp=2", "--zero=3"]),
+    "mesh_zero_odd": ({**SPREAD, "model_dim": 5, "norm_num_groups": 1, "cema_ndim": 3}, "train:2x4", ["--mesh=dp=2", "--zero=1"]),
     "mesh_pp": (SPREAD, "train:4x10,score:2x10", ["--mesh=pp=2"]),
+    "mesh_pp_zero": (SPREAD, "train:4x10", ["--mesh=dp=2,pp=2", "--zero=1"]),
     "mesh_pp_zero_bubble": (SPREAD, "grad:4x10", ["--mesh=dp=2,pp=2", "--pipeline-schedule=zero-bubble"]),
 }
 LOWERINGS = [("cema", "--cema=two-level"), ("timestep_norm", "--timestep-norm=two-level"), ("linear", "--gemm=generated")]

@@ -164,15 +164,23 @@ static ::megalodon::HostNumbers numbersOf(const Tensor &tensor) {
   return numbers;
 }
 
+/// An entry's function, or those of a pipeline's stages.
+static SmallVector<func::FuncOp> functionsOf(ModuleOp module, StringRef entry) {
+  SmallVector<func::FuncOp> functions;
+  for (auto function : module.getOps<func::FuncOp>()) {
+    StringRef name = function.getName();
+    if (name == entry || (name.consume_front(entry) && name.starts_with(".")))
+      functions.push_back(function);
+  }
+  return functions;
+}
+
 /// The tensors of an entry's signature by name, of a pipeline those of its
 /// stages; `arguments` or results.
 static std::map<std::string, Port> portsOf(ModuleOp module, StringRef entry,
                                            bool arguments) {
   std::map<std::string, Port> ports;
-  for (auto function : module.getOps<func::FuncOp>()) {
-    StringRef name = function.getName();
-    if (name != entry && !(name.consume_front(entry) && name.starts_with(".")))
-      continue;
+  for (func::FuncOp function : functionsOf(module, entry)) {
     const unsigned number =
         arguments ? function.getNumArguments() : function.getNumResults();
     for (unsigned index : llvm::seq(number)) {
@@ -198,13 +206,11 @@ static std::map<std::string, Port> portsOf(ModuleOp module, StringRef entry,
 
 /// Whether ranks keep a result for themselves: with --zero=1 the gradients of a
 /// training step, of which each rank has only its own sums.
-static bool isKeptInside(ModuleOp module, StringRef entry, StringRef name) {
-  auto function = module.lookupSymbol<func::FuncOp>(entry);
-  if (!function)
-    return false;
-  for (unsigned index : llvm::seq(function.getNumResults()))
-    if (nameOfResult(function, index) == name)
-      return hasResultRole(function, index, Role::Residual);
+static bool isKeptInside(ModuleOp module, StringRef entry, StringRef result) {
+  for (func::FuncOp function : functionsOf(module, entry))
+    for (unsigned index : llvm::seq(function.getNumResults()))
+      if (nameOfResult(function, index) == result)
+        return hasResultRole(function, index, Role::Residual);
   return false;
 }
 
