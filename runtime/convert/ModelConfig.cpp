@@ -43,6 +43,12 @@ ModelConfig parseConfig(const std::string &path, const std::string &text) {
     given = nlohmann::json(given["model"]);
   if (!given.is_object())
     throw Error(str(path, ": expected a config, got ", given.type_name()));
+  if (auto type = given.find("model_type");
+      type != given.end() && (*type == "llama" || *type == "mega"))
+    throw Error(str(path,
+                    ": field 'model_type': convert knows the weights of "
+                    "megalodon, got ",
+                    type->dump()));
   ModelConfig config{defaults()};
   for (auto &item : config.fields.items()) {
     auto found = given.find(item.key());

@@ -27,6 +27,7 @@ PAGES = {
     "README.md": r"^scripts/|doctor gpu",
     "docs/baselines.md": None,
     "docs/compiler-tools.md": None,
+    "docs/config.md": None,
     "docs/data.md": r"llama\.model|held\.tokens",
     "docs/parallelism.md": None,
     "docs/pipeline.md": None,

@@ -265,6 +265,10 @@ class Checks:
         self.refused("a damaged tensor", "the file is damaged", "flipped.pth", *config)
         broken("other.pth", b"\x80\x02}." * 20)
         self.refused("another file", "other.pth: expected a zip archive", "other.pth", *config)
+        with open(self.path("llama.json"), "w", encoding="utf-8") as file:
+            json.dump({**CONFIG, "model_type": "llama"}, file)
+        self.refused("another model", "llama.json: field 'model_type': convert knows the weights of megalodon, got \"llama\"", "f32.pth",
+                     "--config", self.path("llama.json"))
         few = {name: value for name, value in weights.items() if name != "layers.1.nffn.fc2.weight"}
         write_state_dict(self.path("few.pth"), few, "FloatStorage", lambda d: d.tobytes())
         self.refused("a missing tensor", "missing 'layers.1.nffn.fc2.weight'", "few.pth", *config)

@@ -34,9 +34,13 @@ std::string tensorFile(const std::string &path) {
 }
 
 bool isOriginal(const std::string &path) {
-  return fs::is_directory(path)
-             ? fs::exists(path + "/consolidate_config.json")
-             : endsWith(path, ".pth") || endsWith(path, ".pt");
+  if (!fs::is_directory(path))
+    return endsWith(path, ".pth") || endsWith(path, ".pt");
+  for (const char *name :
+       {"consolidate_config.json", "consolidated.pth", "consolidated.00.pth"})
+    if (fs::exists(path + "/" + name))
+      return true;
+  return false;
 }
 
 std::string formatOf(const TensorSet &set) {
