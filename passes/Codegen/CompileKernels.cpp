@@ -62,6 +62,9 @@ struct CompileKernels
     SmallVector<func::FuncOp> functions(kernels.getOps<func::FuncOp>());
     SmallVector<OwningOpRef<ModuleOp>> units;
     OpBuilder builder(&getContext());
+    // Variables and places in the arena begin at multiples of 64 bytes; the
+    // rows of a pipeline's microbatch begin anywhere in a variable.
+    const bool aligned = module.getOps<plan::PipelineOp>().empty();
     for (func::FuncOp function : functions) {
       units.push_back(ModuleOp::create(function.getLoc()));
       auto copy = cast<func::FuncOp>(function->clone());
@@ -69,7 +72,8 @@ struct CompileKernels
         if (!isa<MemRefType>(copy.getArgument(i).getType()))
           continue;
         copy.setArgAttr(i, "llvm.noalias", builder.getUnitAttr());
-        copy.setArgAttr(i, "llvm.align", builder.getI64IntegerAttr(64));
+        if (aligned)
+          copy.setArgAttr(i, "llvm.align", builder.getI64IntegerAttr(64));
       }
       units.back()->push_back(copy);
     }

@@ -38,6 +38,7 @@ MODELS = {  # config, entries, options
     "shared": (SHARED, "train:2x9,score:1x1", ["--recompute=full"]),
     "keeps_all": (MODEL, "grad:1x8", ["--recompute=none"]),
     "llama": (LLAMA, "grad:2x7,forward:2x5", []),
+    "llama_whole_sequence": (LLAMA, "grad:2x16,score:3x16", []),
     "mega": (MEGA, "train:2x11,forward:2x4,generate:1x3", []),
     "mega_laplace": ({**MEGA, "attention_function": "laplace"}, "grad:2x7,score:1x6", []),
     "mesh_dp_tp": (SPREAD, "train:4x10,score:2x10", ["--mesh=dp=2,tp=2"]),
@@ -47,6 +48,7 @@ MODELS = {  # config, entries, options
     "mesh_zero_odd": ({**SPREAD, "model_dim": 5, "norm_num_groups": 1, "cema_ndim": 3}, "train:2x4", ["--mesh=dp=2", "--zero=1"]),
     "mesh_pp": (SPREAD, "train:4x10,score:2x10", ["--mesh=pp=2"]),
     "mesh_pp_zero": (SPREAD, "train:4x10", ["--mesh=dp=2,pp=2", "--zero=1"]),
+    "mesh_pp_cp_odd": ({**SPREAD, "model_dim": 5, "norm_num_groups": 1, "cema_ndim": 1}, "train:4x20", ["--mesh=pp=2,cp=2"]),
     "mesh_pp_zero_bubble": (SPREAD, "grad:4x10", ["--mesh=dp=2,pp=2", "--pipeline-schedule=zero-bubble"]),
 }
 LOWERINGS = [("cema", "--cema=two-level"), ("timestep_norm", "--timestep-norm=two-level"), ("linear", "--gemm=generated")]

@@ -33,6 +33,7 @@ namespace {
 /// What the config of a module says about ids and positions.
 struct ModelExtents {
   int64_t vocabulary = 1, outputs = 1, chunk = 1;
+  int64_t context = 0; ///< tokens a sequence may have; 0: any number
 
   explicit ModelExtents(ModuleOp module) {
     auto text = module->getAttrOfType<StringAttr>(kConfigAttr);
@@ -50,6 +51,7 @@ struct ModelExtents {
     outputs = positive("output_size", vocabulary);
     // Full attention is one chunk that never closes: rows stand near its begin.
     chunk = positive("chunk_size", 1);
+    context = positive("max_seq_len", 0);
   }
 };
 } // namespace
@@ -75,7 +77,8 @@ static Tensor sampleReals(const Port &port, Role role, InitAttr init,
 }
 
 static Tensor sampleIntegers(const Port &port, const ModelExtents &model,
-                             bool wholeChunks, std::mt19937_64 &random) {
+                             bool wholeChunks, int64_t length,
+                             std::mt19937_64 &random) {
   Tensor result(port.shape, false);
   const StringRef name = port.name;
   for (int64_t i = 0; i < result.elements(); ++i) {
@@ -92,6 +95,8 @@ static Tensor sampleIntegers(const Port &port, const ModelExtents &model,
           i % 3 == 0 ? 0 : model.chunk * (i % 3) + (i * 5 + 3) % model.chunk;
       if (wholeChunks)
         value -= value % model.chunk;
+      if (model.context > 0) // the call must end within the sequence
+        value = std::min(value, std::max<int64_t>(0, model.context - length));
     } else {
       value = 3; // the optimizer's step
     }
@@ -151,6 +156,13 @@ mlir::megalodon::sampleTensors(ModuleOp module, StringRef entry, uint64_t seed,
     for (auto stage : module.getOps<func::FuncOp>())
       if (stage.getName().starts_with((entry + ".").str()))
         functions.push_back(stage);
+  int64_t length = 0;
+  for (func::FuncOp function : functions)
+    for (unsigned number : llvm::seq(function.getNumArguments()))
+      if (nameOfArgument(function, number) == "tokens")
+        length = Port::of(function.getArgAttrDict(number),
+                          function.getArgumentTypes()[number])
+                     .shape[1];
   NamedTensors tensors;
   for (func::FuncOp function : functions)
     for (BlockArgument argument : function.getArguments()) {
@@ -170,7 +182,7 @@ mlir::megalodon::sampleTensors(ModuleOp module, StringRef entry, uint64_t seed,
         if (failed(tensor))
           return failure();
       } else if (!isa<FloatType>(port.type.getElementType())) {
-        tensor = sampleIntegers(port, model, wholeChunks, random);
+        tensor = sampleIntegers(port, model, wholeChunks, length, random);
       } else {
         tensor = sampleReals(
             port, role ? role.getValue() : Role::Input,

@@ -290,21 +290,23 @@ LogicalResult Verifier::runPlan(ModuleOp whole, ModuleOp partitioned) {
     if (failed(execute(partitioned, entry, *plan, results)))
       return failure();
     const auto ports = portsOf(partitioned, entry, false);
-    for (const auto &[name, tensor] : expected[entry.str()]) {
+    for (const auto &result : expected[entry.str()]) {
+      const std::string &name = result.first;
+      const Tensor &want = *result.second;
       if (isKeptInside(partitioned, entry, name))
         continue;
       auto found = results.find(name);
       if (found == results.end())
         return emitError(partitioned.getLoc(), "the plan of entry '")
                << entry << "' has no result '" << name << "'";
-      Tensor got(ports.at(name).shape, tensor->isReal());
+      Tensor got(ports.at(name).shape, want.isReal());
       for (auto [rank, part] : llvm::enumerate(found->second))
         if (part)
           ports.at(name).insert(got, *part, grid, rank);
       Difference difference =
-          judge("plan", entry + ": " + name, *tensor, got,
+          judge("plan", entry + ": " + name, want, got,
                 isGradient(name) ? tolerances.gradient : tolerances.entry,
-                [&] { return movedByRounding(whole, entry, name, *tensor); });
+                [&] { return movedByRounding(whole, entry, name, want); });
       worst = std::max(worst, difference.ratio);
       ++number;
       good &= report("plan", entry, name, difference);
@@ -371,52 +373,50 @@ LogicalResult Verifier::verifyOps(ModuleOp partitioned, StringRef entry,
   double worst = 0;
   std::string worstPlace;
   Interpreter interpreter(partitioned);
-  interpreter.observe(
-      [&](Operation *op, ArrayRef<Operation *> calls,
-          ArrayRef<RankValues> operands,
-          MutableArrayRef<RankValues> results) -> LogicalResult {
-        ops += op->getNumResults() > 0;
-        for (auto [index, result] : llvm::enumerate(op->getResults())) {
-          if (!isExposed(result))
-            continue;
-          auto found = values.find(exposedName(number++));
-          if (found == values.end())
-            return op->emitOpError("has a result that the plan does not give");
-          const bool gradient =
-              op->getName().getStringRef().contains("_grad") ||
-              isa<CemaGradSummaryOp>(op);
-          for (auto [rank, want] : llvm::enumerate(results[index])) {
-            Difference difference =
-                judge("op", entry + ": " + placeOf(op, calls), *want,
-                      *found->second[rank],
-                      gradient ? tolerances.gradientOp : tolerances.op, [&] {
-                        return movedByRounding(interpreter, result, operands,
-                                               rank, *want);
-                      });
-            ++compared;
-            if (difference.ratio > worst) {
-              worst = difference.ratio;
-              worstPlace = placeOf(op, calls);
-            }
-            if (!difference.diverges())
-              continue;
-            diverged = true;
-            const std::string on = results[index].size() > 1
-                                       ? " on rank " + std::to_string(rank)
-                                       : "";
-            llvm::outs() << llvm::formatv("NOT OK  {0,-14} {1}: {2} {3}\n",
-                                          "op", entry, placeOf(op, calls),
-                                          op->getName().getStringRef());
-            return emitError(op->getLoc())
-                   << "'" << op->getName() << "' op at " << placeOf(op, calls)
-                   << " diverges: result " << index << " (" << result.getType()
-                   << ")" << on << " " << difference.text();
-          }
-          // What follows is judged by what it makes of the plan's own numbers.
-          results[index] = found->second;
+  interpreter.observe([&](Operation *op, ArrayRef<Operation *> calls,
+                          ArrayRef<RankValues> operands,
+                          MutableArrayRef<RankValues> results)
+                          -> LogicalResult {
+    ops += op->getNumResults() > 0;
+    for (OpResult result : op->getResults()) {
+      const unsigned index = result.getResultNumber();
+      if (!isExposed(result))
+        continue;
+      auto found = values.find(exposedName(number++));
+      if (found == values.end())
+        return op->emitOpError("has a result that the plan does not give");
+      const bool gradient = op->getName().getStringRef().contains("_grad") ||
+                            isa<CemaGradSummaryOp>(op);
+      for (size_t rank : llvm::seq(results[index].size())) {
+        const Tensor &want = *results[index][rank];
+        Difference difference = judge(
+            "op", entry + ": " + placeOf(op, calls), want, *found->second[rank],
+            gradient ? tolerances.gradientOp : tolerances.op, [&] {
+              return movedByRounding(interpreter, result, operands, rank, want);
+            });
+        ++compared;
+        if (difference.ratio > worst) {
+          worst = difference.ratio;
+          worstPlace = placeOf(op, calls);
         }
-        return success();
-      });
+        if (!difference.diverges())
+          continue;
+        diverged = true;
+        const std::string on =
+            results[index].size() > 1 ? " on rank " + std::to_string(rank) : "";
+        llvm::outs() << llvm::formatv("NOT OK  {0,-14} {1}: {2} {3}\n", "op",
+                                      entry, placeOf(op, calls),
+                                      op->getName().getStringRef());
+        return emitError(op->getLoc())
+               << "'" << op->getName() << "' op at " << placeOf(op, calls)
+               << " diverges: result " << index << " (" << result.getType()
+               << ")" << on << " " << difference.text();
+      }
+      // What follows is judged by what it makes of the plan's own numbers.
+      results[index] = found->second;
+    }
+    return success();
+  });
   if (failed(interpreter.runEntry(entry, inputs[entry.str()])))
     return failure();
   llvm::outs() << llvm::formatv(
