@@ -7,10 +7,11 @@
 
 namespace mlir::megalodon {
 
-/// What a difference may be, relative to a tensor's largest magnitude. Where a
-/// result is what is left when larger numbers cancel, the difference may be
-/// `kRoundings` times what rounding every number at random does to it.
+/// Where a result is what is left when larger numbers cancel, a difference may
+/// be so many times what rounding every number at random does to the result.
 inline constexpr double kRoundings = 4;
+
+/// What a difference may be, relative to a tensor's largest magnitude.
 struct Tolerances {
   double op, gradientOp;  ///< of one op from the same operands
   double entry, gradient; ///< of a whole entry's results
